@@ -192,7 +192,7 @@ def serve(settings: Settings, services: Services, *, samples: bool = False) -> N
     configure_logging(service.log_format, service.log_level)
     with bind(service.host, service.port) as listening:
         app = create_app(settings, services, SAMPLES if samples else None)
-        Server(server_config(app, service), services).run([listening])
+        Server(server_config(app, service, services.replicas), services).run([listening])
     if services.replicas is not None and services.replicas.lost:
         raise IndexBusy(services.replicas.lost)
 

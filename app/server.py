@@ -25,14 +25,19 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.api.compat.errors import fit_for
+from app.api.hand_on import HOP, standing_of
 from app.api.problem_details import status_problem
 from app.api.request import BUSY, HUNG_UP
 from app.config.settings import ServiceSettings
 from app.errors import WinnowError
 from app.instance import announce, announced, is_loopback, presence_at, withdraw
+from app.services.replicas import Replicas
 from app.wiring import Services, ensure_home
 
 MAX_HEADERS = 200
+HOP_HEADERS, HOP_BYTES = 8, 2048
+"""So much more may have what another replica hands on: the headers that it adds, and a space before each value."""
+
 MAX_URL_BYTES = 16_384
 """An id of 512 characters may take 6 KB as a part of a URL."""
 
@@ -69,9 +74,10 @@ class Connection(HttpToolsProtocol):
     saved. So a stalled body ends after that time, and a drip of bytes too.
     """
 
-    def __init__(self, limits: ServiceSettings, **uvicorns: Any) -> None:
+    def __init__(self, limits: ServiceSettings, replicas: Replicas | None, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
-        self._limits = limits
+        self._limits, self._replicas = limits, replicas
+        self._handed_on = False
         self._in_head = True
         self._head_bytes = 0
         self._since = self.loop.time()
@@ -124,7 +130,7 @@ class Connection(HttpToolsProtocol):
         while start < len(data):
             piece = data[start:]
             if self._in_head:
-                room = self._limits.max_header_bytes - self._head_bytes
+                room = self._limits.max_header_bytes + HOP_BYTES * self._handed_on - self._head_bytes
                 if room <= 0:
                     raise _Refused(
                         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -150,9 +156,15 @@ class Connection(HttpToolsProtocol):
         if len(self.url) > MAX_URL_BYTES:
             raise _Refused(HTTPStatus.REQUEST_URI_TOO_LONG, f"a URL may have {MAX_URL_BYTES} bytes")
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """The first of what another replica hands on says so."""
+        super().on_header(name, value)
+        if self._replicas is not None and name.lower() == HOP:
+            self._handed_on = bool(standing_of(self.headers, self._replicas))
+
     def on_headers_complete(self) -> None:
         """A request begins."""
-        if len(self.headers) > MAX_HEADERS:
+        if len(self.headers) > MAX_HEADERS + HOP_HEADERS * self._handed_on:
             raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request may have {MAX_HEADERS} headers")
         if self.url == b"*":
             self.url = b"/"  # OPTIONS of the server as a whole
@@ -170,7 +182,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The next byte is of another head."""
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._handed_on = True, 0, False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -298,12 +310,12 @@ def _open(state: ServerState) -> list[Connection]:
     return [connection for connection in state.connections if isinstance(connection, Connection)]
 
 
-def server_config(app: Any, service: ServiceSettings) -> uvicorn.Config:
+def server_config(app: Any, service: ServiceSettings, replicas: Replicas | None = None) -> uvicorn.Config:
     """The settings of uvicorn."""
 
     def connect(**uvicorns: Any) -> Connection:
         uvicorns.pop("_loop", None)
-        return Connection(service, **uvicorns)
+        return Connection(service, replicas, **uvicorns)
 
     return uvicorn.Config(
         app,
@@ -366,6 +378,9 @@ class Server(uvicorn.Server):
         ensure_home(self._services.settings.index.home)
         _allow_files(self._services.settings.service.max_connections)
         with self.capture_signals():
+            await self._services.hold_home()
+            if self._services.replicas is not None and sockets:
+                self._services.replicas.listens(*sockets[0].getsockname()[:2])
             await self._services.store.get()
             self._services.accounts.open()
             await self._serve(sockets)
@@ -377,8 +392,6 @@ class Server(uvicorn.Server):
         if self.started:
             url = _local_url(self.servers[0].sockets[0])
             self._services.presence = presence_at(url)
-            if self._services.replicas is not None:
-                self._services.replicas.listens(*self.servers[0].sockets[0].getsockname()[:2])
             self._announce()
             self._announce_url(url)
             self._freezing = asyncio.create_task(_freeze_heap(self._services))

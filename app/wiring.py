@@ -136,7 +136,8 @@ class Services:
         self.replicas: Replicas | None = None
         """Who writes to the index that replicas share. An index in this process is its own, whatever else is shared."""
         if self.database is not None and settings.store.url and index_home is None:
-            self.replicas = Replicas(self.database, settings.service.replica_url)
+            parts = ("jobs", JOB_TABLES), ("manifest", MANIFEST_TABLES)
+            self.replicas = Replicas(self.database, settings.service.replica_url, parts)
         self.backends = named_backends(settings)
         self.tracer: Tracer | None = None
         self._add_access_and_accounts(settings)
@@ -184,6 +185,11 @@ class Services:
         self.tracer = await asyncio.to_thread(open_tracer, self.settings.tracing)
         self.warm_up.start(samples)
         self.jobs.start()
+
+    async def hold_home(self) -> None:
+        """A service keeps others from its home; an index in this process has done so. Raises IndexBusy."""
+        if self.replicas is not None:
+            await self._write_lock.get()
 
     async def close(self) -> None:
         """Close everything that was opened, the last first; what fails to close is logged and keeps nothing open."""
@@ -305,7 +311,11 @@ class Services:
         return JobRecords(await self.replicas.tables("jobs", JOB_TABLES))
 
     async def _lock_index(self) -> DirectoryLock:
-        return DirectoryLock(ensure_directory(self._index_home), wait=0)
+        home = ensure_directory(self._index_home)
+        if self.replicas is None:
+            return DirectoryLock(home, wait=0)
+        fix = "stop it, or set WINNOW_HOME: replicas share a database, and each has a home of its own"
+        return DirectoryLock(home, wait=0, what="the home", fix=fix)
 
     async def _open_manifest(self) -> Manifest:
         if self.replicas is not None:

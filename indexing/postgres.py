@@ -268,16 +268,21 @@ class Database:
                 self._migrate(db, part, migrations)
         self._prepared[part] = len(migrations)
 
+    def check(self, db: PostgresConnection, part: str, migrations: Sequence[str]) -> int | None:
+        """The version of the tables of a part, None where there are none. Raises StoreUnavailable for a newer one."""
+        version = _version(db, part)
+        if version is not None and version > len(migrations):
+            raise StoreUnavailable(
+                f"database {self.address.shown} was written by a newer Winnow ({part}: version {version}, this "
+                f"one knows {len(migrations)}): upgrade"
+            )
+        return version
+
     def _migrate(self, db: PostgresConnection, part: str, migrations: Sequence[str]) -> None:
         with db.transaction(), db.unhurried():
             db.execute(_MIGRATING)  # of two replicas that start at the same time, the second finds the work done
             db.script(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}; {_PARTS}")
-            version = _version(db, part) or 0
-            if version > len(migrations):
-                raise StoreUnavailable(
-                    f"database {self.address.shown} was written by a newer Winnow ({part}: version {version}, this "
-                    f"one knows {len(migrations)}): upgrade"
-                )
+            version = self.check(db, part, migrations) or 0
             for migration in migrations[version:]:
                 db.script(migration)
             db.execute(

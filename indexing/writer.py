@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Lock
 from typing import NamedTuple, TypeVar
 
-from indexing.errors import IndexBusy, StoreUnavailable
-from indexing.postgres import Database, PostgresConnection
+from indexing.errors import DiskFull, IndexBusy, StoreUnavailable
+from indexing.postgres import Database, Part, PostgresConnection
 from indexing.tables import Connection, Tables
 
 T = TypeVar("T")
@@ -58,7 +60,14 @@ MIGRATIONS = (
 )
 PART = ("writer", MIGRATIONS)
 _TAKE = "UPDATE writer SET token=token+1, url='', secret='' RETURNING token"
+_LEAVE = "UPDATE writer SET url='', secret='' WHERE token=?"
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('winnow writer', 0))"
+_UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('winnow writer', 0))"
+_HELD = """SELECT count(*) > 0 FROM pg_locks, hashtextextended('winnow writer', 0) AS key
+  WHERE locktype = 'advisory' AND granted AND objsubid = 1
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND CAST(classid AS BIGINT) = key >> 32 & 4294967295 AND CAST(objid AS BIGINT) = key & 4294967295"""
+HELD = "another replica writes to the index; this one takes over when that one ends"
 _KEEPALIVE = "SET tcp_keepalives_idle TO 10; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 3"
 
 
@@ -74,6 +83,11 @@ def writer_in(db: Connection) -> Writer:
     return Writer(*db.execute("SELECT url, secret FROM writer").fetchone())
 
 
+def is_held(db: Connection) -> bool:
+    """Whether some replica has the lock at the moment."""
+    return bool(db.execute(_HELD).fetchone()[0])
+
+
 class WriterLock:
     """One replica at a time writes to the index: the one that has this lock, as long as its connection lasts.
 
@@ -81,14 +95,22 @@ class WriterLock:
     lost its connection, and does not know yet that another took over, writes nothing. Every method blocks.
     """
 
-    def __init__(self, database: Database) -> None:
-        """Raises IndexBusy, StoreUnavailable."""
+    def __init__(self, database: Database, parts: Sequence[Part] = ()) -> None:
+        """Raises IndexBusy, and StoreUnavailable, also where a newer Winnow has written one of the `parts`: whoever
+        cannot write them must not keep others from it.
+        """
         database.prepare(*PART)
-        self._database = database
+        self._database, self._one_asks = database, Lock()
         with database.errors():
             self._connection = self._locked()
-            with self._connection.transaction():
-                row = self._connection.execute(_TAKE).fetchone()
+            try:
+                for part in parts:
+                    database.check(self._connection, *part)
+                with self._connection.transaction():
+                    row = self._connection.execute(_TAKE).fetchone()
+            except BaseException:
+                self._connection.close()
+                raise
         self._token = int(row[0])
 
     def announce(self, writer: Writer) -> None:
@@ -103,19 +125,24 @@ class WriterLock:
 
     def keep(self) -> None:
         """Get it back if the connection was lost. Raises IndexBusy where another replica has it, StoreUnavailable."""
-        try:
+        with self._one_asks:
+            try:
+                with self._database.errors():
+                    self._connection.execute("SELECT 1")
+            except StoreUnavailable:
+                self._connection.close()
+                with self._database.errors():
+                    self._connection = self._locked()
             with self._database.errors():
-                self._connection.execute("SELECT 1")
-        except StoreUnavailable:
-            self._connection.close()
-            with self._database.errors():
-                self._connection = self._locked()
-        with self._database.errors():
-            self.guard(self._connection)
+                self.guard(self._connection)
 
     def release(self) -> None:
-        """Let another replica write."""
-        self._connection.close()
+        """Let another replica write, which need not wait for this one."""
+        with self._one_asks:
+            with suppress(StoreUnavailable, DiskFull), self._database.errors():
+                self._connection.execute(_LEAVE, (self._token,))
+                self._connection.execute(_UNLOCK)  # the server ends the connection a moment after it is closed
+            self._connection.close()
 
     def _locked(self) -> PostgresConnection:
         connection = PostgresConnection(self._database.connect())
@@ -127,4 +154,4 @@ class WriterLock:
             connection.close()
             raise
         connection.close()
-        raise IndexBusy("another replica writes to the index; this one takes over when that one ends")
+        raise IndexBusy(HELD)

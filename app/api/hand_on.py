@@ -163,8 +163,8 @@ class _Handed:
 
     def _request(self, scope: Any, body: "_Body") -> httpx.Request:
         state, query = scope["state"], scope["query_string"]
-        own = {name.encode(): value.encode() for name, value in trace_headers().items()}
-        own |= {HOP: f"{self._writer.secret} {state[STANDING]}".encode(), b"x-request-id": state["request_id"].encode()}
+        own = {HOP: f"{self._writer.secret} {state[STANDING]}".encode(), b"x-request-id": state["request_id"].encode()}
+        own |= {name.encode(): value.encode() for name, value in trace_headers().items()}
         if client := scope.get("client"):
             own[CLIENT] = f"{self._writer.secret} {client[0]}".encode()
         came = [one for one in scope["headers"] if one[0] not in _NOT_ASKED and one[0] not in own]
@@ -174,7 +174,7 @@ class _Handed:
         return httpx.Request(
             scope["method"],
             self._writer.url,
-            headers=[*headers, *own.items()],
+            headers=[*own.items(), *headers],  # the hop first: it allows for what is added
             content=body.pieces() if body.is_sent else None,  # of a length that the headers tell, or in chunks
             extensions={"timeout": TIMEOUT.as_dict(), "target": target.encode(), "trace": body.connected},
         )

@@ -43,8 +43,6 @@ _CURSOR = re.compile(r"[0-9]{0,18}")
 _ALL = 10**9
 _LONGEST_PAUSE_S = 60.0
 _RETRY_AFTER_S = 10.0
-_STANDBY_S = 2.0
-"""Between two looks at whether the replica that runs the jobs is still there."""
 
 log = structlog.get_logger()
 
@@ -87,7 +85,8 @@ class JobList(msgspec.Struct, frozen=True, kw_only=True):
 
 class JobLimits(msgspec.Struct, frozen=True, kw_only=True):
     """`at_once` jobs run, each of another collection; `unfinished` may exist, with `bytes` of uploads; `remembered`
-    finished ones are kept. A job that has to wait tries again after `retry_s`, then more and more seldom.
+    finished ones are kept. A job that has to wait tries again after `retry_s`, then more and more seldom. Whether the
+    replica that runs the jobs is still there is looked at every `standby_s`.
     """
 
     at_once: int = 3
@@ -95,6 +94,7 @@ class JobLimits(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 2_000_000_000
     remembered: int = 1000
     retry_s: float = 1.0
+    standby_s: float = 2.0
 
 
 class JobCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -365,12 +365,14 @@ class Jobs:
 
     async def _resume_at_last(self) -> None:
         """As soon as it is possible: the disk may be full, and the next upload may be far."""
-        for pause in pauses(self._limits.retry_s, _LONGEST_PAUSE_S):
+        waits = pauses(self._limits.retry_s, _LONGEST_PAUSE_S)
+        while True:
             try:
                 await self._resumed.get()
-            except IndexBusy:  # another replica runs them; this one does when that ends
-                pause = _STANDBY_S
+            except IndexBusy:  # another replica runs them; this one does when that ends, which is no failure
+                waits, pause = pauses(self._limits.retry_s, _LONGEST_PAUSE_S), self._limits.standby_s
             except WinnowError as exc:
+                pause = next(waits)
                 log.error("jobs wait to be continued", detail=str(exc), seconds=pause)
             except Exception:
                 log.exception("jobs cannot be continued")

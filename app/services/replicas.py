@@ -21,14 +21,19 @@ import structlog
 from app.errors import WinnowError
 from indexing.concurrency import BackgroundTasks, Resource
 from indexing.errors import IndexBusy
-from indexing.postgres import Database
-from indexing.writer import PART, PostgresTables, Writer, WriterLock, writer_in
+from indexing.postgres import Database, Part
+from indexing.writer import HELD, PART, PostgresTables, Writer, WriterLock, is_held, writer_in
 
 KEEP_S = 2.0
 """Between two looks at whether this replica still has the lock of the index."""
 
 WAIT_S, PAUSE_S = 10.0, 0.25
 """How long a request waits for a replica that writes, as in a take-over, and between two looks for it."""
+
+GRACE_S = 10.0
+"""How long the lock is left to the replica that announced itself and can be reached: it has lost its connection, as all
+have when the database fails, and takes its place again.
+"""
 
 RETRY_S = 2.0
 """When whoever was refused may ask again."""
@@ -49,10 +54,23 @@ log = structlog.get_logger()
 
 
 class Replicas:
-    """This replica among the others. `url` is where they reach it; None: as it listens, see `own_url`."""
+    """This replica among the others. `url` is where they reach it; None: as it listens, see `own_url`. `parts` are the
+    tables that only the replica that writes brings up to date.
+    """
 
-    def __init__(self, database: Database, url: str | None, wait_s: float = WAIT_S) -> None:
-        self._database, self._given_url, self._wait_s = database, url, wait_s
+    def __init__(
+        self,
+        database: Database,
+        url: str | None,
+        parts: Sequence[Part] = (),
+        *,
+        wait_s: float = WAIT_S,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        self._database, self._given_url, self._parts = database, url, parts
+        self._wait_s, self._grace_s = wait_s, grace_s
+        self._free_since: float | None = None
+        """When the lock was first seen free though the one that has announced itself is there."""
         self._listening: tuple[str, int] | None = None
         self._announced = False
         self._tasks = BackgroundTasks()
@@ -105,9 +123,12 @@ class Replicas:
         return None
 
     async def own_url(self) -> str:
-        """Where others reach this replica: if it listens on all addresses, at that which the database sees."""
-        if self._given_url is not None or self._listening is None:
-            return self._given_url or ""
+        """Where others reach this replica: if it listens on all addresses, at that which the database sees.
+
+        "" for a command, which does not listen.
+        """
+        if self._listening is None or self._given_url is not None:
+            return "" if self._listening is None else self._given_url or ""
         host, port = self._listening
         if ip_address(host).is_unspecified:
             host = await self._database.run(lambda db: db.local_address) or "127.0.0.1"
@@ -126,10 +147,26 @@ class Replicas:
             await self.client.aclose()
 
     async def _take(self) -> WriterLock:
-        lock = await asyncio.to_thread(WriterLock, self._database)
+        await self._give_way()
+        lock = await asyncio.to_thread(WriterLock, self._database, self._parts)
         log.info("this replica writes to the index")
         self._tasks.start(self._keep(lock))
         return lock
+
+    async def _give_way(self) -> None:
+        """Raises IndexBusy while another replica has the lock, or will soon have it again; see GRACE_S."""
+        writer, held = await self._database.run(lambda db: (writer_in(db), is_held(db)), PART)
+        if held:
+            self._free_since = None
+            raise IndexBusy(HELD)
+        if not writer.url or writer.url == await self.own_url() or not await _is_reachable(writer.url):
+            return
+        now = asyncio.get_running_loop().time()
+        self._free_since = now if self._free_since is None else self._free_since
+        if now - self._free_since < self._grace_s:
+            raise IndexBusy(
+                f"the replica that writes, {writer.url}, has lost the database and may take its place again"
+            )
 
     async def _announce(self) -> None:
         lock, url = self.lock.opened, await self.own_url()

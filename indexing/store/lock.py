@@ -15,8 +15,15 @@ _POLL_SECONDS = 0.1
 class DirectoryLock:
     """Held from construction to `release`, or to the end of the process, however it ends."""
 
-    def __init__(self, directory: Path, wait: float) -> None:
-        """Waits up to `wait` seconds for another process to release it. Raises IndexBusy."""
+    def __init__(
+        self,
+        directory: Path,
+        wait: float,
+        *,
+        what: str = "the index in",
+        fix: str = "stop it, or use the service that it runs",
+    ) -> None:
+        """Waits up to `wait` seconds for another process to release it. Raises IndexBusy: it says who holds `what`."""
         path = directory / "lock"
         lock = portalocker.Lock(
             path,
@@ -28,7 +35,7 @@ class DirectoryLock:
         try:
             file = lock.acquire()
         except portalocker.LockException as exc:
-            raise IndexBusy(_message(path, directory, wait)) from exc
+            raise IndexBusy(f"{_holder(path)} holds {what} {directory}{_waited(wait)}; {fix}") from exc
         except OSError as exc:
             raise StoreUnavailable(f"{directory} cannot be written to: {exc.strerror}") from exc
         self._lock = lock
@@ -46,8 +53,10 @@ def _sign(file: IO[str]) -> None:
         file.flush()
 
 
-def _message(path: Path, directory: Path, wait: float) -> str:
+def _holder(path: Path) -> str:
     holder = path.read_text(encoding="utf-8", errors="replace").strip()
-    who = f"process {holder}" if holder.isdecimal() else "another process"
-    waited = f" and did not release it within {wait:g} s" if wait else ""
-    return f"{who} holds the index in {directory}{waited}; stop it, or use the service that it runs"
+    return f"process {holder}" if holder.isdecimal() else "another process"
+
+
+def _waited(wait: float) -> str:
+    return f" and did not release it within {wait:g} s" if wait else ""

@@ -79,6 +79,9 @@ async def test_any_replica_takes_uploads(tmp_path: Path, postgres: Postgres) -> 
             await second.start()
             async with second.client() as client:
                 await uses_everything(client, second)
+            await takes_the_same_heads(first, second)
+            status, said = await first.run("serve", "--port", "0")
+            assert (status, f"holds the home {first.home}" in said, "WINNOW_HOME" in said) == (3, True, True)
             async with balancing(lambda: [first.url, second.url]) as proxy, client_of(proxy) as client:
                 await counts_a_rate_once(client)
                 words = {f"d{n}": rare_word(n) for n in range(many)}
@@ -147,6 +150,16 @@ async def uses_everything(client: httpx.AsyncClient, standby: Service) -> None:
     assert (status, "e.txt" in said) == (0, True)
     looped = await client.get("/jobs", headers={"X-Winnow-Hop": "guessed operator"})
     assert (looped.status_code, looped.headers["retry-after"]) == (httpx.codes.SERVICE_UNAVAILABLE, "2")
+
+
+async def takes_the_same_heads(writer: Service, standby: Service) -> None:
+    """What a standby hands on may have as many headers and bytes as what the writer is asked itself."""
+    for many, padding, status in ((194, 1, 200), (195, 1, 431), (1, 65_200, 200), (1, 65_600, 431)):
+        headers = {**KEY, **{f"X-{n}": "v" * padding for n in range(many)}}  # beside five of the client's own
+        for one in (standby, writer):
+            async with one.client() as client:
+                answered = await client.get("/jobs", headers=headers)
+            assert (answered.status_code, many, padding) == (status, many, padding)
 
 
 async def uploads_large_files(client: httpx.AsyncClient, standby: Service) -> None:

@@ -656,3 +656,24 @@ async def test_looking_for_faults_takes_nothing_over(tmp_path: Path, index: Inde
     standby = Jobs(tmp_path, index, guard, shared=SharedJobs(Spool(tmp_path / "jobs", guard), taken))  # type: ignore[arg-type]
     assert (await standby.fault(), asked) == (None, [])
     await standby.close()
+
+
+async def test_a_standby_does_not_use_up_the_patience_with_failures(tmp_path: Path, index: Index) -> None:
+    """However often another replica was there, the first failure is tried again soon."""
+    guard, records = DiskGuard(tmp_path, 0), JobRecords.in_file(tmp_path / JOBS_FILE, tmp_path / "quarantine")
+    looks: list[Exception] = [IndexBusy("another replica writes")] * 15
+    looks.append(StoreUnavailable("the database is away"))
+
+    async def opened() -> JobRecords:
+        if looks:
+            raise looks.pop(0)
+        return records
+
+    shared = SharedJobs(Spool(tmp_path / "jobs", guard), opened)
+    limits = JobLimits(retry_s=0.02, standby_s=0)
+    standby = Jobs(tmp_path, index, guard, limits, shared)  # type: ignore[arg-type]
+    async with asyncio.timeout(20):
+        standby.start()
+        while standby._records.opened is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await standby.close()
