@@ -57,12 +57,13 @@ def make_tiny_qwen(
 def _lean(model: Qwen3ForCausalLM, tokens: Sequence[int]) -> None:
     """Give the two of each pair opposite rows of great length: whatever the last state is, one of them is likely.
 
-    Which one depends on the whole prompt, once attention is sharp and weighs as much as the last token.
+    Which one depends on the whole prompt, once attention is sharp and weighs as much as the last token. A prompt bears
+    a random fence; with rows of 4 instead of 100, for one in eighty of them none of the tokens was likely.
     """
     with torch.no_grad():
         for layer in model.model.layers if tokens else ():
             layer.self_attn.q_norm.weight *= 4
             layer.self_attn.o_proj.weight *= 20
         for one, other in zip(tokens[::2], tokens[1::2], strict=True):
-            row = 4 * torch.randn(model.config.hidden_size)
+            row = 100 * torch.randn(model.config.hidden_size)
             model.lm_head.weight[one], model.lm_head.weight[other] = row, -row
