@@ -5,8 +5,10 @@
     python -m benchmarks.indexing --megabytes 30                               peak memory of one file of so many MB
 
 Throughput: PATH is a folder of files, or a corpus.jsonl of which as many records as `--passages` are taken. The whole
-pipeline (files on disk -> embedded store) and `SentenceTransformer.encode_document` with its default batch size, on the
-very texts that the pipeline embedded, take turns; the ratio is that of the medians. Exit status 1 below 0.85.
+pipeline (files on disk -> embedded store), with the engine that the service would choose, and
+`SentenceTransformer.encode_document` in float32 with its default batch size, on the very texts that the pipeline
+embedded, take turns; the ratios are those of the medians, by wall and by processor time. Exit status 1 below 1.5 by
+the latter.
 """
 
 import argparse
@@ -23,14 +25,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from indexing.embedding.batching import LazyEmbedder
 from indexing.embedding.loading import load_embedder
-from indexing.embedding.model import Lane, Vectors, check_model
-from indexing.embedding.sentence_transformer import SentenceTransformerEmbedder
+from indexing.embedding.model import Embedder, Lane, Vectors, check_model
 from indexing.pipeline.context import PipelineContext, ensure_collection, index_fingerprint
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import Summary, SyncRequest
@@ -40,28 +41,30 @@ from indexing.retrieval.bm25 import Lexical
 from indexing.settings import EmbeddingSettings
 from indexing.store.embedded import EmbeddedStore
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-GOAL_RATIO, GOAL_SECONDS = 0.85, 3.0
-SETTINGS = EmbeddingSettings()
+GOAL_RATIO, GOAL_SECONDS = 1.5, 3.0
 WORDS = ("garden", "river", "winter", "copper", "engine", "letter", "harbour", "silver", "market", "window", "doctor")
 
 
-class RecordingEmbedder(SentenceTransformerEmbedder):
-    """The real one, remembering what it embedded; with `pretend` it makes up the vectors."""
+class RecordingEmbedder:
+    """A real one, remembering what it embedded; with `pretend` it makes up the vectors."""
 
-    def __init__(self, model: "SentenceTransformer", *, pretend: bool = False) -> None:
-        super().__init__(model, SETTINGS)
+    def __init__(self, embedder: Embedder, *, pretend: bool = False) -> None:
         self.texts: list[str] = []
-        self._pretend = pretend
+        self._embedder, self._pretend = embedder, pretend
+        self.model_id, self.dimension, self.max_tokens = embedder.model_id, embedder.dimension, embedder.max_tokens
 
     def embed_documents(self, texts: Sequence[str], lane: Lane = "texts") -> Vectors:
         self.texts += texts
         if self._pretend:
             rows = np.random.default_rng(len(texts)).normal(size=(len(texts), self.dimension))
             return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
-        return super().embed_documents(texts, lane)
+        return self._embedder.embed_documents(texts, lane)
+
+    def embed_queries(self, texts: Sequence[str], lane: Lane = "queries") -> Vectors:
+        return self._embedder.embed_queries(texts, lane)
+
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        return self._embedder.token_spans(text)
 
 
 def main() -> int:
@@ -87,28 +90,49 @@ def main() -> int:
 
 async def _throughput(scratch: Path, data: Path, passages: int, repeat: int) -> bool:
     folder = _chosen(data, passages, scratch)
-    embedder = RecordingEmbedder(load_embedder(SETTINGS)._lanes["bulk"]._model)
+    embedder = _embedder(scratch)
     from sentence_transformers import SentenceTransformer  # takes seconds
 
-    bare = SentenceTransformer(check_model(SETTINGS))
+    bare = SentenceTransformer(check_model(EmbeddingSettings()), device="cpu")
     bench = _bench(scratch, embedder)
     piped, encoded = [], []
     for turn in range(repeat):
+        spent, begun = _processor_s(), time.perf_counter()
         summary = await _index(bench, folder, f"turn-{turn}")
+        piped.append((time.perf_counter() - begun, _processor_s() - spent))
         texts = list(embedder.texts)
-        begun = time.perf_counter()
+        spent, begun = _processor_s(), time.perf_counter()
         bare.encode_document(texts, show_progress_bar=False)
-        encoded.append(len(texts) / (time.perf_counter() - begun))
-        piped.append(len(texts) / summary.seconds)
+        encoded.append((time.perf_counter() - begun, _processor_s() - spent))
         print(
-            f"turn {turn + 1}: {summary.total_documents} documents, {len(texts)} texts; pipeline {piped[-1]:.1f}/s "
-            f"(of its {summary.seconds:.1f} s the model took {summary.embed_seconds:.1f}), encoder {encoded[-1]:.1f}/s",
+            f"turn {turn + 1}: {summary.total_documents} documents, {len(texts)} texts; pipeline {_told(piped[-1])} "
+            f"(the model {summary.embed_seconds:.1f} s), encoder {_told(encoded[-1])}",
             flush=True,
         )
-    ratio = statistics.median(piped) / statistics.median(encoded)
-    print(f"pipeline over bare encoder: {ratio:.3f} (at least {GOAL_RATIO})")
     await _close(bench)
-    return ratio >= GOAL_RATIO
+    wall, processor = (
+        statistics.median(one[by] for one in encoded) / statistics.median(one[by] for one in piped) for by in (0, 1)
+    )
+    print(
+        f"pipeline over bare encoder: {wall:.2f} by wall time, {processor:.2f} by processor time ({GOAL_RATIO} or more)"
+    )
+    return processor >= GOAL_RATIO
+
+
+def _embedder(scratch: Path, *, pretend: bool = False) -> RecordingEmbedder:
+    """With its engine chosen as by the service, and loaded."""
+    embedder = load_embedder(EmbeddingSettings(exports=scratch / "exports"))
+    embedder.embed_documents(["The first text takes longer."], "bulk")
+    return RecordingEmbedder(embedder, pretend=pretend)
+
+
+def _processor_s() -> float:
+    """Of this process and of the children that have ended, such as readers."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def _told(taken: tuple[float, float]) -> str:
+    return f"{taken[0]:.1f} s ({taken[1]:.1f} of the processor)"
 
 
 async def _index(bench: PipelineContext, folder: Path, collection: str) -> Summary:
@@ -131,10 +155,11 @@ def _chosen(data: Path, passages: int, scratch: Path) -> Path:
 
 
 def _bench(scratch: Path, embedder: RecordingEmbedder) -> PipelineContext:
+    settings = EmbeddingSettings()
     return PipelineContext(
         store=EmbeddedStore(scratch / "index"),
         manifest=Manifest(scratch / "manifest.sqlite3"),
-        embedder=LazyEmbedder(SETTINGS, index_fingerprint(SETTINGS), lambda _: embedder),
+        embedder=LazyEmbedder(settings, index_fingerprint(settings), lambda _: embedder),
         limits=ReadLimits(),
         lexical=Lexical(),
     )
@@ -177,7 +202,7 @@ async def _memory(scratch: Path, megabytes: int) -> None:
     with file.open("w") as out:
         while out.tell() < megabytes * 10**6:
             out.write(" ".join(dice.choices(WORDS, k=12)).capitalize() + dice.choice((". ", ". ", ".\n\n")))
-    bench = _bench(scratch, RecordingEmbedder(load_embedder(SETTINGS)._lanes["bulk"]._model, pretend=True))
+    bench = _bench(scratch, _embedder(scratch, pretend=True))
     before = _peak()
     summary = await sync(bench, SyncRequest(inputs=(str(file),), cwd=str(scratch)))
     print(
