@@ -7,7 +7,7 @@ DIRECTORY/export.json       `Export`, written last
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,13 @@ EXPORT, GRAPH, WEIGHTS, TOKENIZER = "export.json", "model.xml", "model.bin", "to
 TOKENS_AT_ONCE = 4096
 """Of a call, with its padding: 16 texts of 256 tokens. More are no faster and take more memory (0.1 GB each time)."""
 
-_STEP = 8
-"""Texts are padded to a multiple of so many tokens: the engine compiles, and keeps, kernels for every length."""
+_SHORT, _STEP_OF_SHORT, _STEP = 32, 2, 8
+"""Texts are padded to a multiple of `_STEP` tokens, short ones, as queries are, to one of `_STEP_OF_SHORT`: the engine
+compiles, and keeps, kernels for every length."""
+
+_LEAST_SHARE = 0.75
+"""Of the longest text of a call. A shorter one waits for the next call: padding costs as much as text does, and a call
+of its own no more than some nine tokens."""
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,19 +129,11 @@ class _LaneModel:
     def _encode(self, texts: list[str], batch_size: int) -> Vectors:
         vectors = np.empty((len(texts), self._export.dimension), np.float32)
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
-        longest_first = sorted(range(len(ids)), key=lambda place: -len(ids[place]))
-        begin = 0
-        while begin < len(ids):
-            width = self._width(len(ids[longest_first[begin]]))
-            places = longest_first[begin : begin + max(1, min(batch_size, TOKENS_AT_ONCE // width))]
+        for places, width in calls_of([len(tokens) for tokens in ids], batch_size, self._export.positions):
             # How busy the others are may have changed since the last call.
             with self._cores.used_by(self._lane) as threads:
                 vectors[places] = self._vectors([ids[place] for place in places], width, threads)
-            begin += len(places)
         return vectors
-
-    def _width(self, tokens: int) -> int:
-        return min(self._export.positions, -(-max(tokens, 1) // _STEP) * _STEP)
 
     def _vectors(self, rows: list[list[int]], width: int, threads: int) -> NDArray[np.float32]:
         ids = np.full((len(rows), width), self._export.padding, np.int64)
@@ -160,6 +157,22 @@ class _LaneModel:
             }
             self._compiled[threads] = self._core.compile_model(self._graph, "CPU", options)
         return self._compiled[threads]
+
+
+def calls_of(tokens: Sequence[int], batch_size: int, positions: int) -> Iterator[tuple[list[int], int]]:
+    """The places of the texts that go in one call, and the width to which they are padded; the longest come first.
+
+    `tokens` are the lengths of the texts, each at most `positions`.
+    """
+    left = sorted(range(len(tokens)), key=lambda place: -tokens[place])
+    while left:
+        longest = max(tokens[left[0]], 1)
+        step = _STEP_OF_SHORT if longest <= _SHORT else _STEP
+        width = min(positions, -(-longest // step) * step)
+        most = max(1, min(batch_size, TOKENS_AT_ONCE // width))
+        places = [place for place in left[:most] if max(tokens[place], 1) >= _LEAST_SHARE * longest]
+        yield places, width
+        left = left[len(places) :]
 
 
 def import_openvino() -> Any:

@@ -16,6 +16,7 @@ from app.services.admission import (
     OVERLOADED,
     PATIENCE,
     RECENT_S,
+    TOGETHER,
     WAIT,
     Activity,
     Gate,
@@ -248,21 +249,21 @@ async def test_quiet_is_measured_only_alone() -> None:
     await beside.leave()
 
 
-async def test_searches_use_all_cores_while_nobody_else_works() -> None:
-    """Two cores: two at once, and one beside an answer, which is let in at once; afterwards two again."""
+async def test_searches_share_the_encoder_while_nobody_else_works() -> None:
+    """Sixteen at once, and one of two cores beside an answer, which is let in at once; afterwards sixteen again."""
     gates = Gates(2)
-    searches = await come(gates.searches, 5)
-    assert [visitor.inside for visitor in searches] == [True, True, False, False, False]
+    searches = await come(gates.searches, 2 * TOGETHER)
+    assert [visitor.inside for visitor in searches] == [True] * TOGETHER + [False] * TOGETHER
     (answer,) = await come(gates.answers, 1)
     assert answer.inside
-    await leave_all(searches[:2])
+    await leave_all(searches[:TOGETHER])
     await settle()
-    assert [visitor.inside for visitor in searches[2:]] == [True, False, False]
+    assert [visitor.inside for visitor in searches[TOGETHER:]] == [True] + [False] * (TOGETHER - 1)
     await answer.leave()
-    await searches[2].leave()
+    await searches[TOGETHER].leave()
     await settle()
-    assert [visitor.inside for visitor in searches[3:]] == [True, True]
-    await leave_all(searches[3:])
+    assert all(visitor.inside for visitor in searches[TOGETHER + 1 :])
+    await leave_all(searches[TOGETHER + 1 :])
 
 
 async def test_who_comes_again_is_let_in_at_once() -> None:

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from indexing.embedding.export import NotExportable, check
-from indexing.embedding.exported import EXPORT, TOKENIZER, ExportDamaged, ExportedEmbedder, has_amx, read_export
+from indexing.embedding.exported import (
+    EXPORT,
+    TOKENIZER,
+    ExportDamaged,
+    ExportedEmbedder,
+    calls_of,
+    has_amx,
+    read_export,
+)
 from indexing.embedding.lanes import NICENESS
 from indexing.embedding.loading import load_embedder
 from indexing.embedding.sentence_transformer import SentenceTransformerEmbedder
@@ -69,6 +77,21 @@ def test_texts_are_cut_and_counted_alike(exported: ExportedEmbedder, original: S
     assert (exported.model_id, exported.dimension, exported.max_tokens) == ("all-MiniLM-L6-v2", 384, 254)
     assert (original.dimension, original.max_tokens) == (384, 254)
     assert [exported.token_spans(text) for text in TEXTS] == [original.token_spans(text) for text in TEXTS]
+
+
+def test_a_call_has_texts_of_about_one_length() -> None:
+    """None shorter than three quarters of the longest, which is padded a little; each text once."""
+    assert list(calls_of([9, 32, 0, 24, 23, 70, 12, 256], 32, 256)) == [
+        ([7], 256),
+        ([5], 72),
+        ([1, 3], 32),
+        ([4], 24),
+        ([6, 0], 12),
+        ([2], 2),
+    ]
+    assert list(calls_of([20] * 5, 2, 256)) == [([0, 1], 20), ([2, 3], 20), ([4], 20)]
+    assert [len(places) for places, _ in calls_of([250] * 40, 64, 254)] == [16, 16, 8]
+    assert not list(calls_of([], 32, 256))
 
 
 def test_all_lanes_may_be_used_at_once(exported: ExportedEmbedder) -> None:
