@@ -71,7 +71,7 @@ from indexing.pipeline.progress import SyncRequest
 from indexing.pipeline.read_stage import Reading
 from indexing.pipeline.recovery import open_manifest
 from indexing.pipeline.visibility import Visibility
-from indexing.postgres import Database, open_database
+from indexing.postgres import Database, clock_of, open_database
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock
@@ -218,7 +218,7 @@ class Services:
         self.audit = AuditLog(settings.index.home / AUDIT_FILE, time.time)
         self._on_close("audit", lambda: asyncio.to_thread(self.audit.close))
         self.keys = KeyAdministration(
-            self.access.file, [backend.name for backend in self.backends], time.time, self.access.load
+            self.access.file, [backend.name for backend in self.backends], clock_of(self.database), self.access.load
         )
         self.metrics = Metrics()
         self._on_close("traces", self._close_tracer)

@@ -8,6 +8,7 @@ import re
 import select
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from indexing.errors import DiskFull, StoreBusy, StoreUnavailable
-from indexing.tables import Rows
+from indexing.tables import NotPrepared, Rows, earlier
 
 T = TypeVar("T")
 
@@ -35,18 +36,29 @@ RETRY_S = 2.0
 
 _SCHEMA = "winnow"
 _SETTING = "WINNOW_DATABASE_URL"
+_STATEMENT_TIMEOUT = f"SET statement_timeout TO {int(TIMEOUT_S * 1000)}"
 _SETTINGS = (
     f"SET search_path TO {_SCHEMA}, pg_catalog; "
     # A UNION ALL gives the rows of its parts in their order only where one process reads them.
-    f"SET max_parallel_workers_per_gather TO 0; SET statement_timeout TO {int(TIMEOUT_S * 1000)}; SET TIME ZONE 'UTC'"
+    f"SET max_parallel_workers_per_gather TO 0; {_STATEMENT_TIMEOUT}; SET TIME ZONE 'UTC'"
 )
 _SSL_MODES = ("disable", "prefer", "require", "verify-full")
 _PARAMETERS = ("sslmode", "sslrootcert", "host")
 
 _PARTS = "CREATE TABLE IF NOT EXISTS parts (part TEXT PRIMARY KEY, version BIGINT NOT NULL)"
-_MIGRATING = "SELECT pg_advisory_xact_lock(hashtextextended('winnow migrations', 0))"
+_STEPPED = "INSERT INTO parts VALUES (?, ?) ON CONFLICT (part) DO UPDATE SET version=excluded.version"
+_MIGRATING = "SELECT pg_try_advisory_lock(hashtextextended('winnow migrations', 0))"
+_MIGRATED = "SELECT pg_advisory_unlock(hashtextextended('winnow migrations', 0))"
+INDEX = re.compile(r"CREATE INDEX CONCURRENTLY IF NOT EXISTS (\w+) ")
+"""A migration that is an index of a table which has rows."""
+_INVALID = "SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass(?) AND NOT indisvalid"
+_LOOK_S = 0.25
+"""Between two looks at whether another replica has finished a migration, or a report lets go of a table."""
+_LOCK_MS, _LOCK_TRIES = 250, 1200
+"""How long a change of a table waits for it, while everyone else waits behind it; how often it tries."""
+_CLOCK = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
-_FULL = "53100"
+_FULL, _LOCKED = "53100", "55P03"
 _GONE = ("08", "57P", "53")
 """What the codes of errors begin with that pass: of connections, of a server that stops or starts, of its resources."""
 _TRANSIENT = ("40001", "40P01", "55P03", "57014", "0A000")
@@ -177,11 +189,15 @@ class PostgresConnection:
 
     @contextmanager
     def unhurried(self) -> Iterator[None]:
-        """Within a transaction: a statement may take as long as it takes, such as an index of millions of rows."""
-        self._raw.execute_simple("SET LOCAL statement_timeout TO 0")
+        """A statement may take as long as it takes, such as an index of millions of rows."""
+        self._raw.execute_simple("SET statement_timeout TO 0")
         self._raw._usock.settimeout(None)
         try:
             yield
+            self._raw.execute_simple(_STATEMENT_TIMEOUT)
+        except BaseException:
+            self._broken = True  # with settings that nobody expects
+            raise
         finally:
             self._raw._usock.settimeout(TIMEOUT_S + CONNECT_S)
 
@@ -218,9 +234,20 @@ class Database:
     A connection that fails is not used again; while the server is away, every call says so (`DatabaseAway`).
     """
 
-    def __init__(self, url: str, connections: int = CONNECTIONS) -> None:
-        """Opens nothing. Raises ValueError for a URL that is none."""
+    def __init__(
+        self,
+        url: str,
+        connections: int = CONNECTIONS,
+        *,
+        migrates: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Opens nothing. Raises ValueError for a URL that is none. Whoever only reads does not migrate: services of an
+        earlier version may use the tables. `clock`: seconds since 1970 by this machine.
+        """
         self.address = address_of(url)
+        self._migrates = migrates
+        self._clock, self._ahead_s = clock, 0.0
         self._free = threading.BoundedSemaphore(connections)
         self._guard = threading.Lock()
         self._idle: list[PostgresConnection] = []
@@ -264,7 +291,9 @@ class Database:
         if self._prepared.get(part) == len(migrations):
             return
         with self.connected() as db:
-            if _version(db, part) != len(migrations):
+            if (version := self.check(db, part, migrations)) != len(migrations):
+                if not self._migrates:
+                    raise self._not_prepared(part, version, len(migrations))
                 self._migrate(db, part, migrations)
         self._prepared[part] = len(migrations)
 
@@ -278,17 +307,31 @@ class Database:
             )
         return version
 
+    def _not_prepared(self, part: str, version: int | None, newest: int) -> NotPrepared:
+        where = f"database {self.address.shown}"
+        if version is None:
+            return NotPrepared(f"{where} has no tables of Winnow yet ({part}): `winnow serve` makes them", None)
+        return earlier(f"{where} ({part})", version, newest)
+
     def _migrate(self, db: PostgresConnection, part: str, migrations: Sequence[str]) -> None:
-        with db.transaction(), db.unhurried():
-            db.execute(_MIGRATING)  # of two replicas that start at the same time, the second finds the work done
+        """While others go on: see `_step`."""
+        with _migrating(db):  # of two replicas that start at the same time, the second finds the work done
             db.script(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}; {_PARTS}")
-            version = self.check(db, part, migrations) or 0
-            for migration in migrations[version:]:
-                db.script(migration)
-            db.execute(
-                "INSERT INTO parts VALUES (?, ?) ON CONFLICT (part) DO UPDATE SET version=excluded.version",
-                (part, len(migrations)),
-            )
+            for version in range(self.check(db, part, migrations) or 0, len(migrations)):
+                _step(db, part, version + 1, migrations[version].strip())
+
+    def now(self) -> float:
+        """Seconds since 1970 by the clock of the database, which counts for all who share it, to some milliseconds; by
+        that of this machine until it has been heard (`hear_clock`).
+        """
+        return self._clock() + self._ahead_s
+
+    def hear_clock(self) -> None:
+        """Ask for the time: machines may be hours apart, and may be set right at any moment."""
+        with self.connected() as db:
+            asked = self._clock()
+            told = float(db.execute(_CLOCK).fetchone()[0])
+            self._ahead_s = told - (asked + self._clock()) / 2
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it is given back."""
@@ -360,9 +403,50 @@ class Database:
             raise StoreUnavailable(f"{where} cannot be used (SQLSTATE {code}): {_message(exc)}") from exc
 
 
-def open_database(url: str | None) -> Database | None:
-    """The database of the settings, if they name one. Nothing is opened yet."""
-    return None if url is None else Database(url)
+def open_database(url: str | None, *, migrates: bool = True) -> Database | None:
+    """The database of the settings, if they name one; see `Database`. Nothing is opened yet."""
+    return None if url is None else Database(url, migrates=migrates)
+
+
+def clock_of(database: Database | None) -> Callable[[], float]:
+    """What dates are told by that others compare with theirs: seconds since 1970."""
+    return time.time if database is None else database.now
+
+
+@contextmanager
+def _migrating(db: PostgresConnection) -> Iterator[None]:
+    """One at a time. Others look again and again: an index that is built beside the writers waits for every statement
+    that has begun, which would be theirs, too, if they waited for the lock.
+    """
+    while not db.execute(_MIGRATING).fetchone()[0]:
+        time.sleep(_LOOK_S)
+    try:
+        with db.unhurried():
+            yield
+    finally:
+        with suppress(Exception):  # with its connection the lock is gone, too
+            db.execute(_MIGRATED)
+
+
+def _step(db: PostgresConnection, part: str, version: int, migration: str) -> None:
+    """Make the tables those of the version. An index is a step by itself, built while others write. What changes a
+    table waits for it briefly, and again, as everyone who comes after it has to wait as long.
+    """
+    if (index := INDEX.match(migration)) is not None:
+        if db.execute(_INVALID, (f"{_SCHEMA}.{index[1]}",)).fetchone()[0]:  # of a process that was killed
+            db.script(f"DROP INDEX CONCURRENTLY {index[1]}")
+        db.script(migration)
+        migration = ""
+    for left in reversed(range(_LOCK_TRIES)):
+        try:
+            with db.transaction():
+                db.script(f"SET LOCAL lock_timeout TO {_LOCK_MS}; {migration}")
+                db.execute(_STEPPED, (part, version))
+            return
+        except Exception as exc:
+            if _code(exc) != _LOCKED or not left:
+                raise
+        time.sleep(_LOOK_S)
 
 
 def _sendable(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from indexing.disk import disk_error
 from indexing.errors import DiskFull, StoreUnavailable
-from indexing.tables import Tables
+from indexing.tables import Tables, earlier
 
 T = TypeVar("T")
 
@@ -48,8 +48,9 @@ class SqliteFile(Tables):
     A transaction that has returned survives a power cut (`synchronous=FULL`); one that need not passes `durable=False`.
     """
 
-    def __init__(self, path: Path, what: str, migrations: Sequence[str]) -> None:
-        """Create the file or bring its schema up to date: `migrations[n]` makes version n + 1 of version n.
+    def __init__(self, path: Path, what: str, migrations: Sequence[str], *, migrates: bool = True) -> None:
+        """Create the file or bring its schema up to date: `migrations[n]` makes version n + 1 of version n. Unless it
+        `migrates`, an earlier version raises NotPrepared.
 
         `what` names the file in errors ("the manifest"). Blocks: open it in a thread. Raises StoreUnavailable, also
         where the disk is full: whoever opens it first may only want to read.
@@ -60,7 +61,7 @@ class SqliteFile(Tables):
             raise StoreUnavailable(str(disk_error(exc, f"{what} {path} cannot be created"))) from exc
         self.path = path
         self._what = what
-        self._migrations = migrations
+        self._migrations, self._migrates = migrations, migrates
         self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"winnow-{path.stem}")
         try:
@@ -102,9 +103,11 @@ class SqliteFile(Tables):
             return db
 
     def _migrate(self, db: SqliteConnection) -> None:
-        newest = len(self._migrations)
-        if _version(db) == newest:
+        newest, version = len(self._migrations), _version(db)
+        if version == newest:
             return  # without a transaction: another process may be in the middle of a long one
+        if version < newest and not self._migrates:
+            raise earlier(f"{self._what} {self.path}", version, newest)
         with db.transaction():  # of two processes that start at the same time, the second finds the work done
             version = _version(db)
             if version > newest:

@@ -9,12 +9,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
+from indexing.errors import StoreUnavailable
+
 T = TypeVar("T")
 
 Rows = list[tuple[Any, ...]]
 Statement = tuple[str, Iterable[Sequence[object]]]
 """A statement and the parameters of each of its executions. A generator is consumed in the thread of the
 database."""
+
+
+class NotPrepared(StoreUnavailable):
+    """The tables are of an earlier `version`, or not there (None), and whoever only reads leaves them so."""
+
+    def __init__(self, detail: str, version: int | None) -> None:
+        super().__init__(detail)
+        self.version = version
+
+
+def earlier(what: str, version: int, newest: int) -> NotPrepared:
+    """Of tables that a service of the earlier version may be using."""
+    detail = f"{what} was written by an earlier Winnow: it has version {version}, this one reads {newest}"
+    return NotPrepared(f"{detail}; start a service of this version, or use a command of the earlier one", version)
 
 
 class Result(Protocol):

@@ -19,7 +19,7 @@ from app.config.settings import AccessSettings
 from app.domain import ANONYMOUS, SCOPES, Caller
 from app.errors import ConfigError, NotAuthenticated, WinnowError
 from indexing.errors import StoreUnavailable
-from indexing.postgres import Database
+from indexing.postgres import Database, clock_of
 
 REFRESH_S = 0.25
 """How old what is known of the file may be when a request comes."""
@@ -45,11 +45,14 @@ class Access:
         self,
         home: Path,
         settings: AccessSettings,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
         database: Database | None = None,
     ) -> None:
-        """With a `database`, keys and rates are those of all who share it; else the keys are in `home`."""
+        """With a `database`, keys and rates are those of all who share it, and so is its clock if there is no `now`;
+        else the keys are in `home`.
+        """
+        now = now or clock_of(database)
         self.file = keys_of(home, now, database)
         self.keyed = False
         self._settings = settings

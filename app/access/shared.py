@@ -18,7 +18,7 @@ from app.access.keys import Key
 from app.access.rates import MINUTE_S, Rates
 from app.errors import RateLimited, WinnowError
 from indexing.postgres import Database, PostgresConnection
-from indexing.tables import Connection
+from indexing.tables import Connection, NotPrepared
 
 MIGRATIONS = (
     """
@@ -74,9 +74,9 @@ class KeyTable(Keys):
         self._database = database
 
     def stamp(self) -> Stamp | None:
-        """The number of changes."""
-        with self._database.connected(_PART) as db:
-            return (int(db.execute("SELECT version FROM keys_version").fetchone()[0]),)
+        """The number of changes; None where there are no tables, for whoever only reads."""
+        with self._reading() as db:
+            return (int(db.execute("SELECT version FROM keys_version").fetchone()[0]),) if db else None
 
     def is_settled(self, stamp: Stamp | None) -> bool:
         """Always: a change and its number are one transaction."""
@@ -84,8 +84,20 @@ class KeyTable(Keys):
 
     def all(self) -> list[Key]:
         """All of them, the revoked ones too, by name."""
-        with self._database.connected(_PART) as db:
-            return keys_in(db)
+        with self._reading() as db:
+            return keys_in(db) if db else []
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection | None]:
+        try:
+            self._database.prepare(*_PART)
+        except NotPrepared as exc:
+            if exc.version is not None:
+                raise
+            yield None
+            return
+        with self._database.connected() as db:
+            yield db
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:

@@ -20,7 +20,7 @@ from app.accounting.reports import DEFAULT_SINCE, GroupBy, Span, UsageRow, parse
 from app.accounting.shared import SharedLedger, SharedPurse
 from app.backends.base import Clock
 from app.backends.settings import BackendSettings, BudgetSettings, KeyBudget
-from indexing.postgres import Database
+from indexing.postgres import Database, clock_of
 
 MEASURED_OVER = timedelta(days=30)
 """How far back an estimate looks for measured speeds."""
@@ -55,13 +55,15 @@ class Accounts:
         backends: Mapping[str, BackendSettings],
         budgets: BudgetSettings,
         clock: Clock = time.monotonic,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         observe: Observe | None = None,
         of_key: Callable[[str], KeyBudget | None] = unbound,
         database: Database | None = None,
     ) -> None:
-        """With a `database`, ledger and budgets are those of all who share it; else they are in `home`."""
-        self._now = now
+        """With a `database`, ledger and budgets are those of all who share it, and so is its clock if there is no
+        `now`; else they are in `home`.
+        """
+        now = self._now = now or clock_of(database)
         self._home = home
         self._backends = backends
         self._opened, self._opening = False, Lock()

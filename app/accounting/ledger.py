@@ -76,6 +76,11 @@ MIGRATIONS = (
 )
 """How a file of version n (0: a new one) becomes one of version n + 1. Append only."""
 
+EARLIER = {1: "CREATE TEMP VIEW calls AS SELECT *, 0 AS replica FROM main.calls"}
+"""How the calls of an earlier version look to whoever only reads: with the columns that they lack. A service of that
+version may be writing the file.
+"""
+
 COLUMNS = CallRecord.__struct_fields__
 
 _INSERT = f"INSERT INTO calls ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
@@ -140,23 +145,15 @@ def reading(path: Path) -> Iterator[SqliteConnection | None]:
         if not path.exists():
             yield None
             return
-        _bring_up_to_date(path)
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=5, factory=SqliteConnection)) as db:
             _check(db, path)
+            if earlier := EARLIER.get(_version(db)):
+                db.execute(earlier)
             db.execute("BEGIN")  # all queries see the ledger at one moment
             yield db if _version(db) else None
     except (sqlite3.Error, ConfigError) as exc:
         raise StoreUnavailable(f"the ledger {path} cannot be read: {exc}") from exc
-
-
-def _bring_up_to_date(path: Path) -> None:
-    """Of a file that no service of this version has opened: queries ask for columns that an earlier one lacks."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
-        _check(db, path)
-        version = _version(db)
-    if 0 < version < len(MIGRATIONS):
-        open_for_writing(path).close()
 
 
 def row_of(call: CallRecord) -> tuple[object, ...]:

@@ -91,13 +91,14 @@ BEGIN
   END IF;
 END$$;
 """,
+    "ALTER TABLE calls ADD COLUMN replica BIGINT NOT NULL DEFAULT 0",
     # The report and the export of one key must not read the calls of all.
-    """
-ALTER TABLE calls ADD COLUMN replica BIGINT NOT NULL DEFAULT 0;
-CREATE INDEX calls_by_key ON calls (key, at_ms, id);
-""",
+    "CREATE INDEX CONCURRENTLY IF NOT EXISTS calls_by_key ON calls (key, at_ms, id)",
 )
 _PART = ("ledger", MIGRATIONS)
+
+EARLIER = {1: "CREATE TEMP VIEW calls AS SELECT *, CAST(0 AS BIGINT) AS replica FROM winnow.calls"}
+"""How the calls of an earlier version look to whoever only reads: with the columns that they lack."""
 
 _CALL = ("uid", *COLUMNS)
 _INSERT = f"INSERT INTO calls ({', '.join(_CALL)}) VALUES ({', '.join('?' * len(_CALL))})"  # noqa: S608
@@ -122,7 +123,7 @@ class SharedLedger:
         self.commit_wait_s = COMMIT_WAIT_S
         self.others: Spending = {}
         self.reserved: Mapping[BudgetKey, int] = {}
-        self._doubtful = self._known = False
+        self._doubtful = self._current = False
         self._next_refresh = 0.0
 
     def open(self) -> None:
@@ -131,7 +132,8 @@ class SharedLedger:
         self.peek()
 
     def peek(self) -> None:
-        """Read what was spent and is reserved."""
+        """Read what was spent and is reserved, and what time it is there."""
+        self._database.hear_clock()
         at = self._now()
         with self._reading() as db:
             if db is None:
@@ -181,14 +183,13 @@ class SharedLedger:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection | None]:
-        if not self._known:
-            with self._database.connected() as db:
-                self._known = bool(db.execute("SELECT to_regclass('winnow.calls') IS NOT NULL").fetchone()[0])
-            if not self._known:
+        with self._database.connected() as db:
+            version = len(MIGRATIONS) if self._current else self._database.check(db, *_PART)
+            self._current = version == len(MIGRATIONS)
+            if version is None:
                 yield None
                 return
-        with self._database.connected(_PART) as db:  # queries ask for columns that an earlier version lacks
-            db.script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            db.script(f"BEGIN ISOLATION LEVEL REPEATABLE READ; {EARLIER.get(version, '')}; SET TRANSACTION READ ONLY")
             try:
                 yield db
             finally:

@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,7 @@ from indexing.postgres import open_database
 from indexing.readers.limits import OCR_MISSING, ocr_engine
 from indexing.settings import MULTILINGUAL_MODEL, QUICKSTART_MODEL
 from indexing.store.base import CollectionInfo, VectorStore
+from indexing.tables import NotPrepared
 from indexing.writer import PostgresTables
 
 CollectionStatus = tuple[str, int, str, str, bool]
@@ -172,15 +174,20 @@ async def _collections(settings: Settings) -> list[CollectionStatus]:
 
 async def _agrees(settings: Settings, store: VectorStore, info: CollectionInfo) -> bool:
     """Whether the manifest has on record what the store holds."""
-    database = open_database(settings.database.url) if settings.store.url else None
+    database = open_database(settings.database.url, migrates=False) if settings.store.url else None
     path = settings.index.home / MANIFEST_FILE
-    if database is not None:
-        tables = await asyncio.to_thread(PostgresTables, database, "manifest", SHARED_MIGRATIONS)
-        manifest = Manifest(tables)
-    elif not path.exists():  # opening would create it
-        return info.passages == 0
-    else:
-        manifest = await asyncio.to_thread(Manifest, path)
+    try:
+        if database is not None:
+            tables = await asyncio.to_thread(PostgresTables, database, "manifest", SHARED_MIGRATIONS)
+            manifest = Manifest(tables)
+        elif not path.exists():  # opening would create it
+            return info.passages == 0
+        else:
+            manifest = await asyncio.to_thread(partial(Manifest, path, migrates=False))
+    except NotPrepared as exc:  # what an earlier version has on record, a service of that version can tell
+        if database is not None:
+            database.close()
+        return exc.version is not None or info.passages == 0
     try:
         return (await compare(manifest, store, info)).agree
     finally:
@@ -223,7 +230,10 @@ def _backends(settings: Settings) -> Iterator[Finding]:
 
 def _untrusted(settings: Settings) -> Iterator[Finding]:
     """The models whose grades are known to say nothing, as far as they are configured here."""
-    database, known = open_database(settings.database.url), read_records(settings.index.home / TRUST_FILE)
+    database, known = (
+        open_database(settings.database.url, migrates=False),
+        read_records(settings.index.home / TRUST_FILE),
+    )
     if database is not None:
         try:
             known = read_trust(database)

@@ -38,7 +38,7 @@ from indexing.pipeline.progress import (
     SyncRequest,
     say_nothing,
 )
-from indexing.postgres import open_database
+from indexing.postgres import clock_of, open_database
 
 T = TypeVar("T")
 
@@ -294,7 +294,7 @@ def list_keys(settings: Settings) -> list[KeyInfo]:
     """GET /keys."""
     if service := _service(settings):
         return msgspec.convert(service.get("/keys")["keys"], list[KeyInfo])
-    return _keys(settings).all()
+    return _keys(settings, migrates=False).all()
 
 
 def rotate_key(settings: Settings, name: str, overlap_s: float) -> NewKey:
@@ -312,10 +312,14 @@ def revoke_key(settings: Settings, name: str) -> None:
         _keys(settings).revoke(name)
 
 
-def _keys(settings: Settings) -> KeyAdministration:
+def _keys(settings: Settings, *, migrates: bool = True) -> KeyAdministration:
     """Of the home, or of the database; a service that cannot be reached from here notices what is changed."""
-    keys = keys_of(settings.index.home, time.time, open_database(settings.database.url))
-    return KeyAdministration(keys, [backend.name for backend in named_backends(settings)], time.time)
+    database = open_database(settings.database.url, migrates=migrates)
+    if database is not None:
+        database.hear_clock()
+    now = clock_of(database)
+    keys = keys_of(settings.index.home, now, database)
+    return KeyAdministration(keys, [backend.name for backend in named_backends(settings)], now)
 
 
 def usage(settings: Settings, params: dict[str, str]) -> UsageReport:
@@ -343,7 +347,7 @@ def estimate_cost(settings: Settings, body: dict[str, Any]) -> Estimate:
 
 def _accounts(settings: Settings) -> Accounts:
     """To read from: nothing is opened, and no file is created."""
-    database = open_database(settings.database.url)
+    database = open_database(settings.database.url, migrates=False)
     return Accounts(settings.index.home, settings.backends, settings.budgets, database=database)
 
 

@@ -69,7 +69,8 @@ def machine(settings: Settings) -> Iterator[Finding]:
 
 def exposure(settings: Settings) -> Iterator[Finding]:
     """Who is served, the keys, what protects a Qdrant server, and whether a collector of traces is there."""
-    access = Access(settings.index.home, settings.access, database=open_database(settings.database.url))
+    database = open_database(settings.database.url, migrates=False)
+    access = Access(settings.index.home, settings.access, database=database)
     try:
         access.open()
         keys = access.file.all()

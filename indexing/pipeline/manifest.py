@@ -17,6 +17,7 @@ So a kill at any moment leaves exactly one version that counts, and rows that sa
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -222,9 +223,10 @@ class Totals(msgspec.Struct, frozen=True):
 class Manifest:
     """The record of an index. Several processes may read it while one writes. Raises StoreUnavailable."""
 
-    def __init__(self, place: Path | Tables) -> None:
-        """In a file, or in the tables of `SHARED_MIGRATIONS`. Blocks: open it in a thread."""
-        self._file: Tables = SqliteFile(place, "the manifest", _MIGRATIONS) if isinstance(place, Path) else place
+    def __init__(self, place: Path | Tables, *, migrates: bool = True) -> None:
+        """In a file, see `SqliteFile`, or in the tables of `SHARED_MIGRATIONS`. Blocks: open it in a thread."""
+        in_file = partial(SqliteFile, what="the manifest", migrations=_MIGRATIONS, migrates=migrates)
+        self._file: Tables = in_file(place) if isinstance(place, Path) else place
 
     async def close(self) -> None:
         """Finish the calls under way, then close the file."""

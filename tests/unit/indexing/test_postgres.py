@@ -1,12 +1,21 @@
 """PostgreSQL as the queries see it: transactions, versions of tables, outages, and what its errors say."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+import app.access.shared
+import app.accounting.shared
+import app.ranking.shared
+import app.services.job_records
+import indexing.pipeline.manifest
 from indexing.errors import StoreUnavailable
-from indexing.postgres import CONNECT_S, TIMEOUT_S, Database, DatabaseAway, PostgresConnection, address_of
+from indexing.postgres import CONNECT_S, INDEX, TIMEOUT_S, Database, DatabaseAway, PostgresConnection, address_of
+from indexing.tables import NotPrepared
 from tests.fakes.postgres import Postgres
 
 FIRST = "CREATE TABLE notes (id BIGINT PRIMARY KEY, text TEXT, data BYTEA, done BIGINT)"
@@ -179,3 +188,114 @@ def encrypted(url: str) -> bool:
             return bool(db.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone()[0])
     finally:
         database.close()
+
+
+def in_thread(work: Callable[[], None]) -> Thread:
+    thread = Thread(target=work)
+    thread.start()
+    return thread
+
+
+def waits_for_a_lock(postgres: Postgres, url: str) -> None:
+    """Until some statement of the database has to wait, or an index waits for who came before it."""
+    name = url.rpartition("/")[2].partition("?")[0]
+    waiting = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"  # noqa: S608
+    while postgres.sql("postgres", waiting) == "0":
+        time.sleep(0.05)
+
+
+INDEXED = "CREATE INDEX CONCURRENTLY IF NOT EXISTS notes_by_text ON notes (text)"
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("under_way", "migration"),
+    [
+        ("SELECT count(*) FROM notes", SECOND),
+        ("INSERT INTO notes (id) VALUES (1)", INDEXED),
+    ],
+)
+def test_others_go_on_while_tables_change(
+    postgres: Postgres, database_url: str, database: Database, under_way: str, migration: str
+) -> None:
+    """A change has to wait for a long report, and an index for who writes; those who come after it do not."""
+    other = Database(database_url)
+    with other.connected() as slow:
+        slow.script(f"BEGIN ISOLATION LEVEL REPEATABLE READ; {under_way}")
+        migrating = in_thread(lambda: database.prepare("notes", [FIRST, migration]))
+        waits_for_a_lock(postgres, database_url)
+        with other.connected() as quick:
+            quick.script("SET statement_timeout TO 5000")
+            quick.execute("INSERT INTO notes (id) VALUES (?)", (2,))
+            assert quick.execute("SELECT id FROM notes").fetchall() == [(2,)]
+        slow.script("COMMIT")
+    migrating.join()
+    with database.connected() as db:
+        assert db.execute("SELECT version FROM parts WHERE part='notes'").fetchone() == (2,)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "migrations",
+    [
+        *(app.accounting.shared.MIGRATIONS, app.access.shared.MIGRATIONS, app.ranking.shared.MIGRATIONS),
+        *(app.services.job_records.SHARED_MIGRATIONS, indexing.pipeline.manifest.SHARED_MIGRATIONS),
+    ],
+)
+def test_no_index_is_built_while_others_wait(migrations: Sequence[str]) -> None:
+    """One of a table that may have millions of rows is a step by itself."""
+    for step in migrations[1:]:
+        assert ("INDEX" in step) == (INDEX.match(step.strip()) is not None)
+        assert "INDEX" not in step or ";" not in step
+
+
+@pytest.mark.postgres
+def test_several_replicas_build_an_index_once(database_url: str, database: Database) -> None:
+    """They start at the same time; none waits for one that waits for it."""
+    others = [Database(database_url) for _ in range(4)]
+    for thread in [in_thread(partial(one.prepare, "notes", [FIRST, INDEXED, SECOND])) for one in others]:
+        thread.join()
+    for one in others:
+        assert count(one) == 0
+        one.close()
+    with database.connected() as db:
+        assert db.execute("SELECT version FROM parts WHERE part='notes'").fetchone() == (3,)
+
+
+@pytest.mark.postgres
+def test_an_index_whose_building_was_cut_off_is_built_again(database: Database) -> None:
+    """PostgreSQL leaves one that nobody uses."""
+    with database.connected() as db:
+        db.script("INSERT INTO notes (id, text) VALUES (1, 'a'), (2, 'a')")
+    with pytest.raises(StoreUnavailable), database.connected() as db:
+        db.script("CREATE UNIQUE INDEX CONCURRENTLY notes_by_text ON notes (text)")
+    database.prepare("notes", [FIRST, INDEXED])
+    with database.connected() as db:
+        valid = "SELECT indisvalid, indisunique FROM pg_index WHERE indexrelid = to_regclass('notes_by_text')"
+        assert db.execute(valid).fetchall() == [(True, False)]
+
+
+@pytest.mark.postgres
+def test_whoever_only_reads_leaves_the_tables_as_they_are(database_url: str, database: Database) -> None:
+    """It says which version there is; a service of that version goes on."""
+    reader = Database(database_url, migrates=False)
+    reader.prepare("notes", [FIRST])
+    with pytest.raises(NotPrepared, match=r"\(notes\) was written by an earlier Winnow: it has version 1, .* reads 2"):
+        reader.prepare("notes", [FIRST, SECOND])
+    with pytest.raises(NotPrepared, match=r"has no tables of Winnow yet \(other\)") as absent:
+        reader.prepare("other", [FIRST])
+    assert absent.value.version is None
+    database.prepare("notes", [FIRST])
+    reader.close()
+
+
+@pytest.mark.postgres
+def test_the_clock_of_the_database_counts(database_url: str) -> None:
+    """However wrong those of the machines are."""
+    machines = [Database(database_url, clock=lambda off=off: time.time() + off) for off in (-7200.0, 0.0, 86_400.0)]
+    for one in machines:
+        one.hear_clock()
+    told = [one.now() for one in machines]
+    assert max(told) - min(told) < 5
+    for one in machines:
+        one.close()

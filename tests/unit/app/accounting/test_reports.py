@@ -196,7 +196,7 @@ def test_the_servers_of_a_backend_are_told_apart(book: Book) -> None:
 
 
 def test_a_ledger_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    """Its calls are there, of the only server, before any service of this version has opened it."""
+    """Its calls are there, of the only server; the file stays as it is, as a service of that version may write it."""
     path = tmp_path / "l.sqlite3"
     written(path, record())
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -205,6 +205,8 @@ def test_a_ledger_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     book = Book(path)
     assert [row.calls for row in reports.usage(book.reading, TODAY, "replica")[0]] == [1]
     assert msgspec.json.decode(b"".join(reports.export(book.reading, TODAY)))["replica"] == 0
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
 
 
 @settings(max_examples=30)

@@ -10,8 +10,8 @@ import structlog
 
 from app.accounting.accounts import Accounts
 from app.accounting.budgets import PICO, BudgetKey, Reservation
-from app.accounting.ledger import CallRecord, Entry, LedgerLimits, new_id
-from app.accounting.shared import MARGIN_S, SharedLedger
+from app.accounting.ledger import COLUMNS, CallRecord, Entry, LedgerLimits, new_id, row_of
+from app.accounting.shared import MARGIN_S, MIGRATIONS, SharedLedger
 from app.backends.settings import BudgetSettings, KeyBudget
 from app.domain import TokenCount
 from app.errors import BudgetExceeded
@@ -27,9 +27,10 @@ CENT = PICO // 100
 class Replica:
     """What a service process has: accounts over a database that others have open, too."""
 
-    def __init__(self, url: str, home: Path, budgets: BudgetSettings, now: Time) -> None:
-        self.database = Database(url)
-        self.accounts = Accounts(home, BACKENDS, budgets, now, now, database=self.database)
+    def __init__(self, url: str, home: Path, budgets: BudgetSettings, now: Time | None, off_s: float = 0) -> None:
+        """`off_s`: how far its machine's clock is ahead, where no `now` is given."""
+        self.database = Database(url, clock=lambda: time.time() + off_s)
+        self.accounts = Accounts(home, BACKENDS, budgets, now or time.monotonic, now, database=self.database)
 
     def close(self) -> None:
         self.accounts.close()
@@ -184,3 +185,44 @@ async def test_texts_that_are_no_texts_are_counted(replica: Callable[..., Replic
     with pytest.raises(BudgetExceeded):
         await one.accounts.budgets.admit("gemini", "k\udcff", 1)
     assert isinstance(await one.accounts.budgets.admit("gemini", "k", 1), Reservation)
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+async def test_whoever_only_reads_leaves_an_earlier_ledger_as_it_is(
+    database_url: str, tmp_path: Path, version: int
+) -> None:
+    """It reports all the same, and the replicas of that version go on."""
+    database, reader = Database(database_url), Database(database_url, migrates=False)
+    accounts = Accounts(tmp_path, BACKENDS, BudgetSettings(daily_usd=1.0), database=reader)
+    assert accounts.usage().total.calls == 0
+    database.prepare("ledger", MIGRATIONS[:version])
+    columns = ("uid", *(name for name in COLUMNS if name != "replica"))
+    row = row_of(record(time.time(), pico=CENT))[:-1]
+    insert = f"INSERT INTO calls ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+    for calls in (1, 2):
+        with database.connected() as db:
+            db.execute(insert, (new_id(), *row))
+        report = accounts.usage(group_by="replica")
+        assert (report.total.calls, len(report.budgets)) == (calls, 1)
+        assert b"".join(accounts.export()).count(b'"replica":0') == calls
+    with database.connected() as db:
+        assert db.execute("SELECT version FROM parts WHERE part='ledger'").fetchone() == (version,)
+    database.close()
+    reader.close()
+
+
+async def test_a_day_is_that_of_the_database(database_url: str, tmp_path: Path) -> None:
+    """Replicas whose clocks are days apart spend one budget, and date their calls alike."""
+    budgets = BudgetSettings(daily_usd=0.00037)
+    replicas = [Replica(database_url, tmp_path, budgets, None, days * 86_400.0) for days in (-1, 0, 2)]
+    desk = Desk(tmp_path / "desk")
+    for one in replicas:
+        one.accounts.open()
+    let_in = [await spend(replicas[n % 3], desk, 100) for n in range(9)]
+    for one in replicas:
+        await asyncio.to_thread(wait_for, lambda: one.accounts.ledger.health().pending == 0)  # noqa: B023
+    with replicas[0].database.connected() as db:
+        days, calls = db.execute("SELECT count(DISTINCT at_ms / 86400000), count(*) FROM calls").fetchone()
+    assert (sum(let_in), calls, days) == (4, 4, 1)
+    for one in replicas:
+        one.close()
