@@ -6,7 +6,8 @@ about the same things.
 
 import sys
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
 
@@ -23,7 +24,7 @@ class RecentPassages:
 
     Half of them are the younger ones; when these fill their half the others go, and they are the older ones. What is
     asked for becomes young again. Who reads takes `changes` before, and what was read is not kept if the shard has
-    changed since: it may be of before the change.
+    changed since, or is about to: it may be of before the change.
     """
 
     def __init__(self, size: int) -> None:
@@ -35,7 +36,7 @@ class RecentPassages:
         self._lock = threading.Lock()
 
     def changes(self, shard: int) -> int:
-        """How often it has changed."""
+        """How many changes of it have begun or ended: an odd number while one is under way."""
         return self._changes.get(shard, 0)
 
     def known(self, shard: int, ids: Collection[int]) -> dict[int, Passage]:
@@ -53,19 +54,27 @@ class RecentPassages:
             return known
 
     def add(self, shard: int, passages: Mapping[int, Passage], changes: int) -> None:
-        """Keep what was read when the shard had changed so often."""
+        """Keep what was read when `changes` were these."""
         with self._lock:
-            if self._changes.get(shard, 0) == changes:
+            if changes % 2 == 0 and self._changes.get(shard, 0) == changes:
                 for one, passage in passages.items():
                     self._keep((shard, one), passage)
 
-    def changed(self, shard: int, ids: Collection[int]) -> None:
-        """These passages are not what they were; call it once they have changed."""
+    @contextmanager
+    def changing(self, shard: int, ids: Collection[int]) -> Iterator[None]:
+        """Inside, these passages are replaced or deleted, by nobody else at the same time: nobody gets from here what
+        they were, from the beginning on, and nothing that is read of the shard meanwhile is kept.
+        """
         with self._lock:
-            self._changes[shard] = self._changes.get(shard, 0) + 1
+            self._count(shard)
             for one in ids:
                 self._young.pop((shard, one), None)
                 self._old.pop((shard, one), None)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._count(shard)
 
     def forget(self, shard: int) -> None:
         """It is closed."""
@@ -74,6 +83,9 @@ class RecentPassages:
             for half in (self._young, self._old):
                 for key in [key for key in half if key[0] == shard]:
                     del half[key]
+
+    def _count(self, shard: int) -> None:
+        self._changes[shard] = self._changes.get(shard, 0) + 1
 
     def _keep(self, key: tuple[int, int], passage: Passage) -> None:
         self._young[key] = passage

@@ -1,5 +1,7 @@
 """Passages that were read lately."""
 
+from contextlib import suppress
+
 from indexing.documents import Passage
 from indexing.store.recent import RecentPassages
 
@@ -17,20 +19,37 @@ def test_what_was_read_is_known_of_its_shard_alone() -> None:
 
 
 def test_what_changed_is_read_again() -> None:
-    """A passage that changed is not known any more, and the others still are."""
+    """A passage that changes is not known any more from the beginning of the change on, and the others still are."""
     recent = RecentPassages(100_000)
     recent.add(1, {7: passage(7), 8: passage(8)}, recent.changes(1))
-    recent.changed(1, [7])
+    with recent.changing(1, [7]):
+        assert recent.known(1, [7, 8]) == {8: passage(8)}
     assert recent.known(1, [7, 8]) == {8: passage(8)}
 
 
-def test_what_was_read_before_a_change_is_not_kept() -> None:
-    """What somebody had begun to read when the shard changed may be of before, and is not kept."""
+def test_what_was_read_before_or_during_a_change_is_not_kept() -> None:
+    """What somebody had begun to read when the change was not over may be of before, whenever it is brought."""
     recent = RecentPassages(100_000)
-    before = recent.changes(1)
-    recent.changed(1, [7])
-    recent.add(1, {7: passage(7, "earlier")}, before)
+    earlier, before = {7: passage(7, "earlier")}, recent.changes(1)
+    with recent.changing(1, [7]):
+        during = recent.changes(1)
+        recent.add(1, earlier, before)
+        recent.add(1, earlier, during)
+        assert recent.known(1, [7]) == {}
+    recent.add(1, earlier, before)
+    recent.add(1, earlier, during)
     assert recent.known(1, [7]) == {}
+    recent.add(1, {7: passage(7, "later")}, recent.changes(1))
+    assert recent.known(1, [7]) == {7: passage(7, "later")}
+
+
+def test_a_change_that_fails_is_over() -> None:
+    """What is read after it is kept."""
+    recent = RecentPassages(100_000)
+    with suppress(OSError), recent.changing(1, [7]):
+        raise OSError
+    recent.add(1, {7: passage(7)}, recent.changes(1))
+    assert recent.known(1, [7]) == {7: passage(7)}
 
 
 def test_a_closed_shard_is_forgotten() -> None:
