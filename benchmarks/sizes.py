@@ -41,7 +41,8 @@ from indexing.documents import EVERYTHING
 from indexing.retrieval.bm25 import Lexical
 from indexing.settings import StoreSettings
 from indexing.store.base import Retrieval, VectorStore
-from indexing.store.embedded import OPTIMIZE_FROM, EmbeddedStore
+from indexing.store.coverage import OPTIMIZE_FROM
+from indexing.store.embedded import EmbeddedStore
 from tests.fakes.answerer import ScriptedAnswerer
 from tests.fakes.source import GivenEmbedder
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count as counting
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from uuid import UUID
 
 import numpy as np
@@ -32,6 +32,7 @@ from indexing.store.base import (
     Vector,
     comparable,
 )
+from indexing.store.coverage import Coverage, Left, left_by_build, note_left
 from indexing.store.payload import (
     BUILT_IN_INDEXES,
     MAX_INDEXES,
@@ -141,16 +142,6 @@ class EdgeDialect:
 _DIALECT = EdgeDialect()
 
 
-class Coverage(NamedTuple):
-    """How many points there are, how many of them no graph covers, and how many that were replaced or deleted since the
-    last build still take memory and disk: the engine keeps them until it rewrites their segment, in a build.
-    """
-
-    points: int
-    unindexed: int
-    replaced: int
-
-
 class EdgeShard:
     """An open shard. Reads may run in parallel; the caller ensures that there is one writer at a time."""
 
@@ -165,8 +156,7 @@ class EdgeShard:
         self._unflushed = 0
         self._upserted, self._points_at_first = 0, self._points()
         """Rows written by this handle, and points before."""
-        self._kept = 0
-        """Points of before that a build did not remove: the engine rewrites a segment once a fifth of it is gone."""
+        self._left = left_by_build(directory)
         self._may_flush = True
         self._number = next(_NUMBERS)
         """What `_RECENT` knows it by."""
@@ -316,7 +306,7 @@ class EdgeShard:
             return self._points()
 
     def coverage(self) -> Coverage:
-        """What graphs cover, and what is left of earlier points."""
+        """What there is to do for a build, beside what the last one has left."""
         with_sparse = edge.Filter(must=[edge.HasVectorCondition(SPARSE)])
         with self._reading():
             info = self._shard.info()
@@ -326,11 +316,15 @@ class EdgeShard:
         since = max(0, self._upserted - (points - self._points_at_first))
         gone = max(since, indexed - points)  # the latter says something of earlier handles
         unindexed = max(0, points - indexed + gone)
-        return Coverage(points=points, unindexed=unindexed, replaced=max(since, gone - self._kept))
+        replaced = max(since, gone - self._left.replaced)
+        return Coverage(points=points, unindexed=max(0, unindexed - self._left.unindexed), replaced=replaced)
 
     def note_build(self) -> None:
-        """It is fresh from a build: what that has left of earlier points makes no other one worth it."""
-        self._kept = self.coverage().replaced
+        """It is fresh from a build: what that has left makes no other one worth it, after a restart neither."""
+        self._left = Left()
+        coverage = self.coverage()
+        self._left = Left(unindexed=coverage.unindexed, replaced=coverage.replaced)
+        note_left(self._directory, self._left)
 
     def flush(self) -> None:
         with self._reading():

@@ -34,9 +34,10 @@ from indexing.store.base import (
     new_generation,
     split_generation,
 )
+from indexing.store.coverage import OPTIMIZE_FROM, is_worth_a_build
 from indexing.store.directory import CollectionsDirectory, Found
 from indexing.store.edge_layout import needs_change
-from indexing.store.edge_shard import Coverage, EdgeShard
+from indexing.store.edge_shard import EdgeShard
 from indexing.store.generation import Generation, Retired
 from indexing.store.graph_build import GraphBuild
 from indexing.store.lock import DirectoryLock
@@ -46,15 +47,6 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-OPTIMIZE_FROM = 20_000
-"""Points without a graph that make building one worth it; and at least a tenth of all, up to `_MOST_WITHOUT_GRAPH`."""
-_MOST_WITHOUT_GRAPH = 1.75
-"""Times as many make it worth one however many there are: 35,000, which take 175 MB of memory."""
-
-_REPLACED = 0.1
-"""Of `OPTIMIZE_FROM`, and half of the points: so many that were replaced or deleted make a build worth it, too. Each
-keeps 1.5 kB of memory and 5 of disk until then.
-"""
 _BUILD_BYTES, _BUILD_BYTES_PER_POINT = 100 * MB, 4000
 """Memory of a build without pages of files: above what was measured from 20,000 to 1,000,000 points, 3.3 kB each."""
 _RETRY_S = 600.0
@@ -68,14 +60,6 @@ shard that is written to, and again in the copy that is caught up. 94,000 that o
 """
 _LOOK_S = 0.05
 _READERS, _WRITERS = 4, 8
-
-
-def is_worth_a_build(coverage: Coverage, optimize_from: int = OPTIMIZE_FROM) -> bool:
-    """Whether so many points are in no graph, or so many are left of earlier ones, that one is to be built."""
-    points, most = coverage.points, int(optimize_from * _MOST_WITHOUT_GRAPH)
-    return coverage.unindexed >= min(max(optimize_from, points // 10), most) or coverage.replaced >= min(
-        max(int(optimize_from * _REPLACED), points // 2, 1), most
-    )
 
 
 class _Entry:

@@ -25,6 +25,7 @@ from indexing.errors import CollectionDamaged, StoreUnavailable
 from indexing.settings import StoreSettings
 from indexing.store import edge_layout
 from indexing.store.base import CollectionSpec
+from indexing.store.coverage import BUILT
 from indexing.store.directory import SPEC
 from indexing.store.edge_shard import EdgeShard
 from indexing.store.generation import Generation, Retired
@@ -33,6 +34,8 @@ from indexing.store.seal import MARKS
 log = logging.getLogger(__name__)
 
 _LARGE_BYTES = 1 << 20
+_OF_THE_LIVE = (*MARKS, SPEC, BUILT)
+"""What the copy leaves behind."""
 _LOG = "wal"
 _POINTS_AT_ONCE = 64
 """The engine lets no other thread of the process run meanwhile: some 10 ms."""
@@ -84,7 +87,7 @@ class GraphBuild:
             shard.flush()
             shard.note_changes()
             files = {path: path.stat().st_size for path in source.rglob("*") if path.is_file()}
-            files = {path: size for path, size in files.items() if path.name not in MARKS and path.name != SPEC}
+            files = {path: size for path, size in files.items() if path.name not in _OF_THE_LIVE}
             self._disk.check(sum(files.values()))  # the engine may fill the holes
             large = [path for path, size in files.items() if size >= _LARGE_BYTES and path.parent.name != _LOG]
             self._copy_files([path for path in files if path not in set(large)])

@@ -207,6 +207,26 @@ async def test_optimizing_switches_generations(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_build_that_the_engine_found_needless_is_not_repeated(tmp_path: Path) -> None:
+    """It makes no graph of few short vectors: only as many new ones make another try worth it, after a restart too."""
+    store = EmbeddedStore(tmp_path, optimize_from=200)
+    await store.create("docs", SPEC)
+    await store.upsert("docs", [point(f"d{i}") for i in range(200)])
+    await store.optimize("docs")
+    built = (await store.info("docs")).generation
+    await store.upsert("docs", [point(f"d{i}") for i in range(200, 399)])
+    await store.optimize("docs")
+    assert (await store.info("docs")).generation == built
+    await store.close()
+    store = EmbeddedStore(tmp_path, optimize_from=200)
+    await store.optimize("docs")
+    assert (await store.info("docs")).generation == built
+    await store.upsert("docs", [point("d399")])
+    await store.optimize("docs")
+    assert (await store.info("docs")).generation != built
+    await store.close()
+
+
 async def test_who_writes_much_waits_for_the_graph(tmp_path: Path) -> None:
     """More than a fifth of what makes a build is written beside it by nobody who asks for room."""
     store = EmbeddedStore(tmp_path, optimize_from=200)

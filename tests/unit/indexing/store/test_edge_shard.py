@@ -12,7 +12,8 @@ import pytest
 from indexing.documents import EVERYTHING
 from indexing.settings import StoreSettings
 from indexing.store.base import Retrieval
-from indexing.store.edge_shard import _RECENT, Coverage, EdgeShard, search_width
+from indexing.store.coverage import Coverage
+from indexing.store.edge_shard import _RECENT, EdgeShard, search_width
 from tests.fakes.points import SPEC, passage, point, vector
 
 
@@ -27,12 +28,11 @@ class _Counted:
 
     def __init__(self, points: int) -> None:
         self.points = points
-        self.gone = 0
+        self.gone = self.plain = 0
 
     def info(self) -> Any:
-        return SimpleNamespace(
-            payload_schema={}, points_count=self.points, indexed_vectors_count=2 * self.points + self.gone
-        )
+        indexed = 2 * self.points + self.gone - self.plain
+        return SimpleNamespace(payload_schema={}, points_count=self.points, indexed_vectors_count=indexed)
 
     def count(self, _: object) -> int:
         return self.points
@@ -48,6 +48,24 @@ def test_what_a_build_leaves_makes_no_other_one_worth_it(tmp_path: Path) -> None
     assert shard.coverage() == Coverage(points=20_000, unindexed=0, replaced=0)
     engine.gone += 500
     assert shard.coverage() == Coverage(points=20_000, unindexed=0, replaced=500)
+    started_again = EdgeShard(cast("Any", engine), tmp_path, SPEC)
+    assert started_again.coverage() == Coverage(points=20_000, unindexed=0, replaced=500)
+
+
+def test_points_that_a_build_gave_no_graph_make_no_other_one_worth_it(tmp_path: Path) -> None:
+    """The engine builds none for few short vectors; those that come count, until it does."""
+    engine = _Counted(points=20_000)
+    engine.plain = 20_000
+    shard = EdgeShard(cast("Any", engine), tmp_path, SPEC)
+    assert shard.coverage() == Coverage(points=20_000, unindexed=20_000, replaced=0)
+    shard.note_build()
+    engine.points, engine.plain = 25_000, 25_000
+    for one in (shard, EdgeShard(cast("Any", engine), tmp_path, SPEC)):
+        assert one.coverage().unindexed == 5_000
+    engine.plain = 0
+    shard.note_build()
+    engine.plain = 5_000
+    assert shard.coverage().unindexed == 5_000
 
 
 class _Held:
