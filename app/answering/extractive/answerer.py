@@ -199,6 +199,8 @@ def _without_other_rows(
     for sentence in sentences:
         if sentence.row is not None and not sentence.row.header:
             tables.setdefault((sentence.hit, sentence.row.columns), []).append(sentence)
+    if not tables:
+        return list(sentences)
     shown: dict[tuple[int, int], str] = {}
     for (number, _), table in tables.items():
         told = answering(question, [sentence.row for sentence in table if sentence.row is not None], above[number])

@@ -70,8 +70,7 @@ def of_its_bearer(question: ParsedQuestion, sentences: Sequence[Sentence], texts
     Nothing is known of passages in another language.
     """
     folded = fold(question.text)
-    words = question.terms.keys() - terms(attribute_words(folded))
-    if not attributes_asked(folded) or not words:
+    if not attributes_asked(folded) or not (words := question.terms.keys() - terms(attribute_words(folded))):
         return list(sentences)
     language = detect_language(question.text)
     able = [
