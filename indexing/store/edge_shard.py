@@ -86,6 +86,8 @@ _WITHOUT_MIRRORS = edge.PayloadSelector.Exclude(MIRRORS)
 _RECENT = RecentPassages(16_000_000)
 """Of all shards of the process: some 8,000 passages of a thousand characters."""
 _NUMBERS = counting()
+_MOST_COUNTS = 1000
+"""Audiences of a shard whose passages are counted once."""
 
 
 @contextmanager
@@ -160,6 +162,8 @@ class EdgeShard:
         self._may_flush = True
         self._number = next(_NUMBERS)
         """What `_RECENT` knows it by."""
+        self._counts: tuple[int, dict[Audience, int]] = (0, {})
+        """What audiences may see, since the shard changed so often."""
         self._noting = threading.Lock()
         self._changes: set[str] | None = None
         """Ids of the points that were written or deleted, while somebody wants to know."""
@@ -216,7 +220,7 @@ class EdgeShard:
         with self._reading():
             hits = [_scored(points) for points in self._shard.query_batch(edge.QueryBatchRequest(requests))]
             passages = self._read({key: point_id for side in hits for key, point_id, _ in side})
-            count = None if corpus is None else self._shard.count(edge.CountRequest(filter=corpus, exact=True))
+            count = None if corpus is None else self._seen_by(audience, corpus)
         signs = {DENSE: self._sign, SPARSE: 1.0}
         ranked = {side: _rank(points, passages, signs[side]) for side, points in zip(sides, hits, strict=True)}
         return Retrieved(dense=ranked.get(DENSE, []), sparse=ranked.get(SPARSE, []), passages=count)
@@ -373,6 +377,16 @@ class EdgeShard:
             if path not in self._indexed and len(self._indexed) < MAX_INDEXES:
                 self._shard.update(edge.UpdateOperation.create_field_index(path, _index_params(kind)))
                 self._indexed.add(path)
+
+    def _seen_by(self, audience: Audience, corpus: edge.Filter) -> int:
+        """How many passages that is: counted once until the shard changes, since it takes .1 to .2 µs for each."""
+        changes = _RECENT.changes(self._number)
+        if self._counts[0] != changes or len(self._counts[1]) >= _MOST_COUNTS:
+            self._counts = changes, {}
+        counts = self._counts[1]
+        if (count := counts.get(audience)) is None:
+            count = counts[audience] = self._shard.count(edge.CountRequest(filter=corpus, exact=True))
+        return count
 
     def _points(self) -> int:
         return self._shard.info().points_count

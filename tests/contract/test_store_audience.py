@@ -139,6 +139,28 @@ async def test_scores_do_not_tell_of_others(store: VectorStore) -> None:
     assert (await store.retrieve("docs", retrieval, EVERYTHING)).passages is None
 
 
+async def test_what_one_may_see_is_counted_anew_after_each_write(store: VectorStore) -> None:
+    """Whether passages come, are replaced or go; however often it was counted before, and for each audience apart."""
+    await store.create("docs", SPEC)
+    tenant, group = Audience(tenant="a"), Audience(tenant="a", groups=("hr",))
+
+    async def counted() -> list[int | None]:
+        retrieval = Retrieval(sparse=WORDS, limit=5)
+        twice = [[(await store.retrieve("docs", retrieval, who)).passages for who in (tenant, group)] for _ in range(2)]
+        assert twice[0] == twice[1]
+        return twice[0]
+
+    assert await counted() == [0, 0]
+    await store.upsert("docs", [owned("d1", "a"), owned("d2", "a"), owned("d3", "a", ("hr",)), owned("d1", "b")])
+    assert await counted() == [2, 3]
+    await store.upsert("docs", [owned("d1", "a", version="v2")])
+    assert await counted() == [3, 4]
+    await store.delete_stale("docs", {document_key("a", "d1"): "v2"})
+    assert await counted() == [2, 3]
+    await store.delete_documents("docs", [document_key("a", "d2"), document_key("a", "d3")])
+    assert await counted() == [1, 1]
+
+
 def test_a_key_names_one_document() -> None:
     """No id is taken for that of another tenant: not one that contains the separator, either."""
     assert split_key(document_key("a", "x/y")) == ("a", "x/y")
