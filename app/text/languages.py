@@ -128,6 +128,9 @@ def _closed_words() -> dict[str, frozenset[str]]:
 @cache
 def _identifier() -> LanguageIdentifier:
     """Restricted to what we can reply in: a short question has too few letters to tell 97 languages apart."""
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
-    identifier.set_languages(list(LANGUAGES))
-    return identifier
+    whole = LanguageIdentifier.from_model_file(MODEL_FILE)
+    whole.set_languages(list(LANGUAGES))
+    # A new one, because `whole` keeps the weights of all the others, 28 MB, in case that it is asked for them again.
+    return LanguageIdentifier(
+        whole.nb_ptc, whole.nb_pc, whole.nb_classes, whole.tk_nextmove, whole.tk_output, tk_row=whole.tk_row
+    )

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +94,15 @@ class ExportedEmbedder:
         graph = core.read_model(directory / GRAPH)
         cores = Cores(_usable_cores())
         self._lanes = {lane: _LaneModel(core, graph, tokenizer, export, lane, cores) for lane in NICENESS}
-        self._tokens = TextTokens(Tokenizer.from_file(str(directory / TOKENIZER)))
+        self._tokenizer_file = str(directory / TOKENIZER)
         self.dimension, self.max_tokens = export.dimension, export.max_tokens
+
+    @cached_property
+    def _tokens(self) -> TextTokens:
+        """Only for whoever cuts texts: a search without a service does not pay for a second copy of the tokeniser."""
+        from tokenizers import Tokenizer
+
+        return TextTokens(Tokenizer.from_file(self._tokenizer_file))
 
     @property
     def model_id(self) -> str:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from indexing.embedding.export import FAILED
 from indexing.embedding.exported import EXPORT, ExportDamaged, ExportedEmbedder
-from indexing.embedding.model import PACKAGED, Embedder, check_model, files_of
+from indexing.embedding.model import PACKAGED, Embedder, check_model, files_of, find_model
 from indexing.embedding.sentence_transformer import load_sentence_transformer
 from indexing.settings import EmbeddingSettings
 
@@ -39,12 +39,11 @@ def load_embedder(settings: EmbeddingSettings) -> Embedder:
     On the processor OpenVINO runs it, and the first time it is exported, which takes a quarter of a minute. If that
     fails, or there is no directory for exports, sentence-transformers runs it.
     """
-    location = check_model(settings)
     if settings.exports is not None and _runs_on_processor(settings):
-        embedder = _exported(location, settings, settings.exports)
+        embedder = _exported(settings, settings.exports)
         if embedder is not None:
             return embedder
-    return load_sentence_transformer(location, settings)
+    return load_sentence_transformer(check_model(settings), settings)
 
 
 def _runs_on_processor(settings: EmbeddingSettings) -> bool:
@@ -60,8 +59,10 @@ def _has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def _exported(location: str, settings: EmbeddingSettings, exports: Path) -> ExportedEmbedder | None:
-    key = _key(location, settings)
+def _exported(settings: EmbeddingSettings, exports: Path) -> ExportedEmbedder | None:
+    """The original's weights are read, and checked, only to export them: the key has their digest, and the export's
+    own files have theirs."""
+    key = _key(find_model(settings), settings)
     if key is None:
         return None
     directory = exports / key
@@ -78,7 +79,7 @@ def _exported(location: str, settings: EmbeddingSettings, exports: Path) -> Expo
         # Whoever comes while another process makes it waits, and finds it made.
         with portalocker.Lock(exports / f"{key}.lock", timeout=_WAIT_S):
             if not directory.exists():
-                _make(location, settings, directory)
+                _make(check_model(settings), settings, directory)
         return None if (directory / _REFUSED).exists() else ExportedEmbedder(directory, settings)
     except (ExportDamaged, RuntimeError, OSError, portalocker.LockException):
         where = (

@@ -98,10 +98,10 @@ class TextTokens:
         return spans
 
 
-def check_model(settings: EmbeddingSettings) -> str:
-    """The model's directory or file, or its id on the hub. Raises EmbedderUnavailable.
+def find_model(settings: EmbeddingSettings) -> str:
+    """The model's directory or file, or its id on the hub. Raises EmbedderUnavailable where its package is missing.
 
-    A package's files are found without running its code, and their weights are checked.
+    A package's files are found without running its code, and are not read: see `check_model`.
     """
     packaged = PACKAGED.get(settings.model)
     if packaged is None:
@@ -113,12 +113,21 @@ def check_model(settings: EmbeddingSettings) -> str:
             "or set [embedding] model to another one"
         )
     weights = Path(spec.submodule_search_locations[0]) / packaged.weights
-    if sha256(weights) != packaged.sha256:
-        raise EmbedderUnavailable(
-            f"the weights in the package {packaged.package} are not those of {settings.model}: "
-            "reinstall it at the pinned version, or set [embedding] model to another one"
-        )
     return str(weights if settings.model == MULTILINGUAL_MODEL else weights.parent)
+
+
+def check_model(settings: EmbeddingSettings) -> str:
+    """As `find_model`, with the weights of a package read and checked. Raises EmbedderUnavailable."""
+    location, packaged = find_model(settings), PACKAGED.get(settings.model)
+    if packaged is not None:
+        found = Path(location)
+        weights = found / Path(packaged.weights).name if found.is_dir() else found
+        if sha256(weights) != packaged.sha256:
+            raise EmbedderUnavailable(
+                f"the weights in the package {packaged.package} are not those of {settings.model}: "
+                "reinstall it at the pinned version, or set [embedding] model to another one"
+            )
+    return location
 
 
 def embedder_fingerprint(settings: EmbeddingSettings) -> str:
@@ -150,7 +159,7 @@ def _stretches(text: str) -> Iterator[tuple[int, int]]:
 
 
 def files_of(location: str, revision: str | None) -> str:
-    """What tells apart the files at a `check_model` location that is no package's: "" where there are none yet."""
+    """What tells apart the files at a `find_model` location that is no package's: "" where there are none yet."""
     directory = Path(location)
     if not directory.is_dir():
         from huggingface_hub import snapshot_download

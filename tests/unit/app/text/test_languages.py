@@ -1,6 +1,6 @@
 import pytest
 
-from app.text.languages import LANGUAGES, abstention_text, detect_language
+from app.text.languages import LANGUAGES, _identifier, abstention_text, detect_language
 
 QUESTIONS = {
     "ar": "متى تبدأ التغطية الطبية للموظفين؟",
@@ -106,3 +106,10 @@ def test_a_question_word_is_enough(text: str, language: str) -> None:
 def test_a_foreign_name_does_not_outweigh_the_words_of_the_question(text: str, language: str) -> None:
     """Its letters may be most of what there is."""
     assert detect_language(text) == language
+
+
+def test_what_tells_other_languages_apart_is_not_kept() -> None:
+    """The model has 28 MB of weights for languages that are never asked for."""
+    identifier = _identifier()
+    identifier.set_languages(None)
+    assert set(identifier.labels) == set(LANGUAGES)

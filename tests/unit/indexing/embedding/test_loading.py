@@ -10,8 +10,10 @@ from indexing.embedding.exported import EXPORT, ExportedEmbedder
 from indexing.embedding.loading import load_embedder
 from indexing.embedding.model import check_model
 from indexing.embedding.sentence_transformer import SentenceTransformerEmbedder
-from indexing.settings import EmbeddingSettings
+from indexing.errors import EmbedderUnavailable
+from indexing.settings import QUICKSTART_MODEL, EmbeddingSettings
 from tests.unit.indexing.embedding.test_exported import EXPORTS, SETTINGS
+from tests.unit.indexing.embedding.test_model import fake_package
 
 pytest.importorskip("openvino", reason="OpenVINO has no wheel for this processor")
 pytestmark = pytest.mark.timeout(400)
@@ -45,6 +47,16 @@ def test_damage_is_mended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert isinstance(embedder, ExportedEmbedder)
     assert "is damaged" in caplog.text
     assert not list(tmp_path.glob("*/export"))
+
+
+def test_with_an_export_the_original_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is 90 MB to read and to check at each start; whoever does read it refuses other weights."""
+    assert isinstance(load_embedder(SETTINGS), ExportedEmbedder)
+    fake_package(tmp_path, QUICKSTART_MODEL, b"other weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert isinstance(load_embedder(SETTINGS), ExportedEmbedder)
+    with pytest.raises(EmbedderUnavailable, match="are not those of"):
+        load_embedder(EmbeddingSettings(exports=tmp_path / "exports"))
 
 
 def test_where_nothing_can_be_written_the_model_runs_all_the_same(
