@@ -9,7 +9,6 @@ import re
 import secrets
 import stat
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -72,6 +71,8 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
 
 def installed_version() -> str:
     """Of the distribution; "0" in a tree that was never installed."""
+    from importlib.metadata import PackageNotFoundError, version  # commands start without it
+
     try:
         return version("winnow")
     except PackageNotFoundError:

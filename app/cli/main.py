@@ -64,8 +64,21 @@ from indexing.pipeline.progress import SyncRequest
 UNREAD, USAGE, FAILED = 1, 2, 3
 
 
+def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:  # only then is it looked up, for which all that is installed is listed
+        click.echo(f"winnow, version {installed_version()}")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.version_option(installed_version(), prog_name="winnow")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Search your documents and answer questions from them, with verified citations."""
 

@@ -6,7 +6,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
@@ -76,6 +75,8 @@ class ReadLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 def reading(limits: ReadLimits) -> str:
     """What decides, beside a file, whether it can be read: the release of Winnow, the limits, and what is installed."""
+    from importlib.metadata import PackageNotFoundError, version  # commands start without it
+
     try:
         release = version("winnow")
     except PackageNotFoundError:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
-import portalocker
 
 from app.cli.batch.texts import Fingerprint, Item
 from app.errors import Conflict, InvalidRequest, WinnowError
@@ -109,6 +108,8 @@ class Journal:
         self.last_id = written.id
 
     def _lock(self) -> None:
+        import portalocker  # other commands start without it
+
         try:
             portalocker.lock(self._file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
         except portalocker.LockException as exc:

@@ -277,3 +277,10 @@ def test_without_a_service_no_web_framework_is_loaded() -> None:
     code = f"import sys, app.cli.local\nprint([name for name in {SERVER!r} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert loaded.stdout == "[]\n"
+
+
+def test_help_looks_nothing_up_among_what_is_installed() -> None:
+    """A list of all packages, and the parser of their descriptions, are a tenth of what a command takes to start."""
+    code = "import sys, app.cli.main\nprint('importlib.metadata' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert loaded.stdout == "False\n"
