@@ -12,8 +12,8 @@ from typing import Protocol, TypeVar
 import structlog
 
 from app.access.access import Access
-from app.access.administration import KeyAdministration
 from app.access.audit import AUDIT_FILE, AuditLog
+from app.access.key_file import KeyAdministration
 from app.accounting.accounts import Accounts
 from app.accounting.ledger import CallRecord
 from app.backends.client import BackendClient
@@ -36,7 +36,6 @@ from app.services.admission import Gate, Gates
 from app.services.answer import CONDENSE_S, Answerer
 from app.services.chat import STAGE as CHAT
 from app.services.chat import VISION, ChatService
-from app.services.classify import ClassifyService
 from app.services.complete import STAGE as COMPLETE
 from app.services.complete import CompleteService
 from app.services.documents import Documents, no_cluster
@@ -46,8 +45,8 @@ from app.services.fetch import Fetcher
 from app.services.job_records import SHARED_MIGRATIONS as JOB_TABLES
 from app.services.job_records import JobRecords
 from app.services.jobs import SPOOL_DIRECTORY, Jobs, SharedJobs
+from app.services.labelling import ClassifyService, ModerateService
 from app.services.model_ids import ModelNames, public_name
-from app.services.moderate import ModerateService
 from app.services.monitoring import Counting, Monitoring, State
 from app.services.pictures import Pictures
 from app.services.ranking import Rankers

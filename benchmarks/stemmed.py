@@ -24,8 +24,7 @@ from pathlib import Path
 
 from nltk.stem import PorterStemmer
 
-from app.services.matching import WordMatcher, both, match_vectors
-from app.services.rerank import EMBEDDED_CHARACTERS
+from app.services.rerank import EMBEDDED_CHARACTERS, WordMatcher, both, match_vectors
 from benchmarks.rerank_data import Task, load_set
 from indexing.embedding.calibration import contrast
 from indexing.embedding.loading import load_embedder

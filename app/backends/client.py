@@ -33,8 +33,7 @@ from app.backends.discovery import PROBE_S
 from app.backends.registry import provider_of
 from app.backends.replicas import Replica, Replicas, beginning, first_of
 from app.backends.resilience.breaker import ClientStatus, HealthState
-from app.backends.resilience.hedging import hedged
-from app.backends.resilience.retry import retrying
+from app.backends.resilience.retry import hedged, retrying
 from app.backends.settings import BackendSettings, RoutingSettings
 from app.backends.tools import ToolFallback
 from app.errors import MissingCapability, UpstreamError, UpstreamTimeout

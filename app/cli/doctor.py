@@ -11,9 +11,8 @@ import msgspec
 
 from app.backends.registry import open_adapter, setup_hint
 from app.backends.settings import BackendSettings
-from app.cli.findings import Finding
 from app.cli.http_client import RemoteService
-from app.cli.surroundings import TIMEOUT_S, exposure, machine
+from app.cli.surroundings import TIMEOUT_S, Finding, exposure, machine
 from app.cli.terminal import counted
 from app.config.settings import CONFIG_FILE, Settings, misspelt_variables, read_settings
 from app.config.validation import contradictions

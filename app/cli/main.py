@@ -313,7 +313,7 @@ def _event_printer(view: LoadingView, *, as_json: bool) -> ShowEvent:
 def doctor(as_json: bool) -> None:
     """Check configuration, index and backends, and suggest fixes."""
     from app.cli.doctor import examine
-    from app.cli.findings import show
+    from app.cli.surroundings import show
 
     findings = examine(os.environ, Path.cwd())
     if as_json:

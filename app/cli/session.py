@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from app.access.access import keys_of
-from app.access.administration import KeyAdministration
+from app.access.key_file import KeyAdministration
 from app.access.keys import KeyInfo, KeyRequest, NewKey
 from app.accounting.accounts import Accounts, UsageReport
 from app.accounting.estimator.models import Estimate

@@ -6,23 +6,25 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+from rich.console import Console
+from rich.text import Text
 
 from app.access.access import Access
 from app.access.keys import RESERVED, Key
 from app.accounting.budgets import ANY_KEY
 from app.backends.settings import BudgetSettings
-from app.cli.findings import Finding
 from app.cli.terminal import counted
 from app.config.settings import Settings
 from app.errors import ConfigError, WinnowError
@@ -31,6 +33,27 @@ from app.ranking.calibration import FITS_FILE, read_fits
 from app.wiring import disk_guard
 from indexing.postgres import open_database
 from indexing.settings import StoreSettings
+
+State = Literal["ok", "note", "broken"]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of one check. `fix` is "" where there is nothing to do."""
+
+    name: str
+    state: State
+    detail: str
+    fix: str = ""
+
+
+def show(console: Console, findings: Iterable[Finding]) -> None:
+    """Print a line for each finding, with its fix below."""
+    marks = {"ok": ("ok    ", "green"), "note": ("note  ", "yellow"), "broken": ("broken", "bold red")}
+    for finding in findings:
+        console.print(Text.assemble(marks[finding.state], " ", (finding.name, "bold"), f": {finding.detail}"))
+        if finding.fix:
+            console.print(Text.assemble(("       fix: ", "dim"), finding.fix))
+
 
 TIMEOUT_S = 3.0
 """For a Qdrant server or a backend that does not answer."""

@@ -1,4 +1,6 @@
-"""Labels texts by a model, in the best way that it offers: what /classify and /moderate have in common.
+"""Use cases: classify texts with a caller's own labels, and moderate them by categories.
+
+Both have a model label the texts, in the best way that it offers:
 
 calibrated             by a decision model, a text a call: nothing is generated
 by log-probabilities   each text in a prompt of its own, many prompts in a request where the server takes them
@@ -16,8 +18,9 @@ import msgspec
 
 from app.backends.base import Account, Call, Capability, ChatRequest, Deadline, Reply, tokens_of
 from app.backends.client import BackendClient
-from app.backends.router import Route
-from app.classification.models import Judgement, Labelling
+from app.backends.router import Route, Router
+from app.backends.settings import model_or_auto
+from app.classification.models import Judgement, Labelling, labelling_of
 from app.classification.prompts import (
     LETTERS,
     MOST_TEXTS,
@@ -28,8 +31,9 @@ from app.classification.prompts import (
     stated_request,
 )
 from app.classification.replies import judged_as_stated, judged_by_decision, judged_by_digits, judged_by_letter
-from app.domain import BackendUse, TokenCount
+from app.domain import BackendUse, Category, Classified, ClassifyOptions, Moderated, ModerateOptions, TokenCount
 from app.errors import InvalidRequest, MissingCapability, PromptTooLong, Refused, UpstreamBadReply, WinnowError
+from app.services.batches import Judged
 from app.text.fencing import DrawFence, clean, draw_fence, neutralise
 from indexing.concurrency import BackgroundTasks, together
 
@@ -275,3 +279,149 @@ def _split(used: Account, accounts: Sequence[Account]) -> None:
             account.add(
                 stage, 0 if place else usage.requests, tokens, usage.cost_usd / len(accounts), usage.replicas or ()
             )
+
+
+LIKELY = 0.5
+"""From this probability on a label applies, where several may."""
+
+
+class ClassifyService:
+    """Classifies texts on the backends. The router is asked for with each request, so that it can be opened late.
+
+    `default` serves requests that name no backend ("auto" if it is no model).
+    """
+
+    stage = "classify"
+
+    def __init__(self, router: Callable[[], Awaitable[Router]], default: str, fence: DrawFence = draw_fence) -> None:
+        self._router, self._default, self._fence = router, model_or_auto(default), fence
+
+    async def judge(self, options: ClassifyOptions) -> "ClassifyJudge":
+        """Raises InvalidRequest for the labels, UnknownBackend, MissingCapability."""
+        labelling = labelling_of(options.labels, options.instructions, exclusive=not options.multi_label)
+        route = (await self._router()).route(options.backend, *NEEDS, default=self._default)
+        return ClassifyJudge(Labeller(route, labelling, self._fence), options)
+
+
+class ClassifyJudge:
+    """Classifies the texts of one request: an `app.services.batches.TextJudge`."""
+
+    def __init__(self, labeller: Labeller, options: ClassifyOptions) -> None:
+        self._labeller, self._options = labeller, options
+
+    async def one(self, text: str, call: Call) -> Judged[Classified]:
+        """Raises InvalidRequest for an empty text, and what the model's calls raise."""
+        labelled = await self._labeller.label(text, call)
+        return Judged(result=classified(labelled.judgement, self._options), backend=labelled.backend)
+
+    def requests(self, text: str) -> Sequence[ChatRequest]:
+        """For one text in a batch. Raises InvalidRequest."""
+        return (self._labeller.request(text),)
+
+    def read(self, _text: str, replies: Sequence[Reply], backend: str) -> Classified:
+        """Raises UpstreamBadReply."""
+        (reply,) = replies
+        return classified(self._labeller.read(reply, backend), self._options)
+
+
+def classified(judgement: Judgement, options: ClassifyOptions) -> Classified:
+    """The labels that the scores speak for; of equal ones the first."""
+    scores = {label.name: score for label, score in zip(options.labels, judgement.scores, strict=True)}
+    order = sorted(scores, key=lambda name: -scores[name])
+    if options.multi_label:
+        labels = tuple(name for name in order if scores[name] >= LIKELY)
+        confidence = min(max(score, 1.0 - score) for score in judgement.scores)
+    else:
+        labels = (order[0],)
+        confidence = scores[order[0]]
+    return Classified(
+        label=labels[0] if labels else None,
+        labels=labels,
+        confidence=confidence,
+        scores=scores,
+        unsure=confidence < options.unsure_below,
+        evidence=judgement.evidence,
+    )
+
+
+_DEFAULT = {
+    "harassment": "expresses, incites or promotes harassing language towards any target",
+    "harassment/threatening": "harassment that also includes violence or serious harm towards any target",
+    "hate": "expresses, incites or promotes hate based on race, gender, ethnicity, religion, nationality, sexual "
+    "orientation, disability status or caste",
+    "hate/threatening": "hate that also includes violence or serious harm towards the targeted group",
+    "illicit": "gives advice or instructions on how to commit wrongdoing",
+    "illicit/violent": "gives advice or instructions on wrongdoing that includes violence, or on getting a weapon",
+    "self-harm": "promotes, encourages or depicts acts of self-harm, such as suicide, cutting and eating disorders",
+    "self-harm/intent": "the speaker is engaging or intends to engage in acts of self-harm",
+    "self-harm/instructions": "encourages acts of self-harm, or gives instructions or advice on how to commit them",
+    "sexual": "is meant to arouse sexual excitement, or promotes sexual services; not education or wellness",
+    "sexual/minors": "sexual content that includes an individual who is under 18 years old",
+    "violence": "depicts death, violence or physical injury",
+    "violence/graphic": "depicts death, violence or physical injury in graphic detail",
+}
+
+DEFAULT_CATEGORIES = tuple(Category(name=name, description=text) for name, text in _DEFAULT.items())
+"""Those of OpenAI's moderation, by its names: https://platform.openai.com/docs/guides/moderation."""
+
+_TASK = (
+    "You are a moderator. A label applies only if the text itself is such content; to report on it, to ask about it or "
+    "to condemn it is not."
+)
+
+
+def described(category: Category) -> Category:
+    """One of the default names without a description gets the description of the default."""
+    if category.description or category.name not in _DEFAULT:
+        return category
+    return Category(name=category.name, description=_DEFAULT[category.name], threshold=category.threshold)
+
+
+class ModerateService:
+    """Moderates texts on the backends: see `app.services.labelling.ClassifyService`."""
+
+    stage = "moderate"
+
+    def __init__(self, router: Callable[[], Awaitable[Router]], default: str, fence: DrawFence = draw_fence) -> None:
+        self._router, self._default, self._fence = router, model_or_auto(default), fence
+
+    async def judge(self, options: ModerateOptions) -> "ModerateJudge":
+        """Raises InvalidRequest for the categories, UnknownBackend, MissingCapability."""
+        instructions = f"{_TASK}\n\n{options.instructions}".rstrip()
+        categories = tuple(map(described, options.categories))
+        labelling = labelling_of(categories, instructions, exclusive=False, field="categories")
+        route = (await self._router()).route(options.backend, *NEEDS, default=self._default)
+        return ModerateJudge(Labeller(route, labelling, self._fence), categories)
+
+
+class ModerateJudge:
+    """Moderates the texts of one request: an `app.services.batches.TextJudge`."""
+
+    def __init__(self, labeller: Labeller, categories: tuple[Category, ...]) -> None:
+        self._labeller, self._categories = labeller, categories
+
+    async def one(self, text: str, call: Call) -> Judged[Moderated]:
+        """Raises InvalidRequest for an empty text, and what the model's calls raise."""
+        labelled = await self._labeller.label(text, call)
+        return Judged(result=moderated(labelled.judgement, self._categories), backend=labelled.backend)
+
+    def requests(self, text: str) -> Sequence[ChatRequest]:
+        """For one text in a batch. Raises InvalidRequest."""
+        return (self._labeller.request(text),)
+
+    def read(self, _text: str, replies: Sequence[Reply], backend: str) -> Moderated:
+        """Raises UpstreamBadReply."""
+        (reply,) = replies
+        return moderated(self._labeller.read(reply, backend), self._categories)
+
+
+def moderated(judgement: Judgement, categories: tuple[Category, ...]) -> Moderated:
+    """The categories whose score reaches their threshold."""
+    scores = {one.name: score for one, score in zip(categories, judgement.scores, strict=True)}
+    flagged = [one.name for one in categories if scores[one.name] >= one.threshold]
+    return Moderated(
+        flagged=bool(flagged),
+        categories=tuple(sorted(flagged, key=lambda name: -scores[name])),
+        scores=scores,
+        evidence=judgement.evidence,
+    )

@@ -101,7 +101,7 @@ FORMATS = {
         ),
         Format("docx", "office.docx:read_docx", ("docx", "docm"), (f"{_OFFICE}.wordprocessingml.document",), "zip"),
         Format("pptx", "office.pptx:read_pptx", ("pptx", "pptm"), (f"{_OFFICE}.presentationml.presentation",), "zip"),
-        Format("xlsx", "office.xlsx:read_xlsx", ("xlsx", "xlsm"), (f"{_OFFICE}.spreadsheetml.sheet",), "zip"),
+        Format("xlsx", "office.sheets:read_xlsx", ("xlsx", "xlsm"), (f"{_OFFICE}.spreadsheetml.sheet",), "zip"),
         Format(
             "sheets",
             "office.sheets:read_sheets",

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from app.cli.vllm_presets import CARDS, preset
+from app.cli.vllm import CARDS, preset
 from tests.vllm.running import ENVIRON, MISSING, PYTHON
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]

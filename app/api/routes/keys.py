@@ -8,7 +8,7 @@ from litestar import delete, get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from app.access.administration import MAX_OVERLAP_S, KeyAdministration
+from app.access.key_file import MAX_OVERLAP_S, KeyAdministration
 from app.access.keys import OPERATOR, KeyInfo, KeyRequest, NewKey
 from app.api.openapi import OptionalBodyOperation, problems
 from app.api.request import BodyRequest, Injected, OptionalJSON, StrictJSON, caller_of

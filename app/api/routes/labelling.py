@@ -17,8 +17,7 @@ from app.classification.models import MOST_LABELS
 from app.config.settings import Settings
 from app.domain import Category, ClassifyOptions, Evidence, Label, ModerateOptions
 from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY
-from app.services.classify import ClassifyService
-from app.services.moderate import DEFAULT_CATEGORIES, ModerateService
+from app.services.labelling import DEFAULT_CATEGORIES, ClassifyService, ModerateService
 
 MAX_TEXTS = 10_000
 

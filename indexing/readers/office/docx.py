@@ -11,9 +11,7 @@ from lxml import etree
 from indexing.documents import BlockKind, Document
 from indexing.readers.builder import TextWriter, one_line, tidy
 from indexing.readers.limits import ReadLimits
-from indexing.readers.office.drawings import write_chart, write_diagram
-from indexing.readers.office.omml import equation_text
-from indexing.readers.office.symbols import symbol
+from indexing.readers.office.parts import equation_text, symbol, write_chart, write_diagram
 from indexing.readers.text.encoding import decode
 from indexing.readers.text.html import declared_charset, write_html
 from indexing.readers.zip_xml import (

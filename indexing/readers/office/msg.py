@@ -12,7 +12,7 @@ from indexing.documents import Document, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import one_line
 from indexing.readers.limits import ReadLimits
-from indexing.readers.office.ole import opened_ole
+from indexing.readers.office.old import opened_ole
 from indexing.readers.text.eml import read_message
 from indexing.readers.text.encoding import decode
 from indexing.readers.text.html import declared_charset

@@ -1,8 +1,14 @@
-"""Word and PowerPoint from before 2007 (doc, ppt) -> text, by xberg, which the extra `office` brings."""
+"""Word and PowerPoint from before 2007 (doc, ppt) -> text, by xberg, which the extra `office` brings.
+
+Their container is that of Outlook's messages too: a small file system in a file (MS-CFB).
+"""
 
 import asyncio
 import importlib.util
+import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import olefile
@@ -11,8 +17,18 @@ from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter
 from indexing.readers.limits import OFFICE_MISSING, ReadLimits
-from indexing.readers.office.ole import opened_ole
 from indexing.readers.zip_xml import corrupt
+
+
+@contextmanager
+def opened_ole(data: bytes) -> Iterator[olefile.OleFileIO]:
+    """The file, open for reading. Raises UnreadableDocument; errors inside the block are translated too."""
+    try:
+        with olefile.OleFileIO(io.BytesIO(data)) as file:
+            yield file
+    except (OSError, ValueError, IndexError) as exc:  # olefile's own errors are OSErrors
+        raise corrupt("Its container is truncated or damaged.") from exc
+
 
 _WORD, _POWERPOINT = "application/msword", "application/vnd.ms-powerpoint"
 _ENCRYPTED_WORD = 0x0100

@@ -9,8 +9,7 @@ from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter, tidy
 from indexing.readers.limits import ReadLimits
-from indexing.readers.office.drawings import write_chart, write_diagram
-from indexing.readers.office.omml import equation_text
+from indexing.readers.office.parts import equation_text, write_chart, write_diagram
 from indexing.readers.zip_xml import (
     Package,
     attribute,

@@ -1,10 +1,16 @@
-"""PDF -> text: `page` says what stands where, `layout` puts it in order."""
+"""PDF -> text: `page` says what stands where, `layout` puts it in order.
+
+Beside its pages a PDF holds files that are attached to it, and the data of a dynamic (XFA) form. A damaged one, whose
+end is cut off or whose table of objects is broken, gets a new end: PDFium finds the objects of such a file by itself,
+but not which of them is the catalog, the root of all others.
+"""
 
 import contextlib
+import ctypes
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -14,16 +20,14 @@ from PIL.Image import Image as Picture
 
 from indexing.documents import Document, Refused
 from indexing.errors import UnreadableDocument
-from indexing.readers.builder import TextWriter
+from indexing.readers.builder import TextWriter, one_line
 from indexing.readers.limits import ReadLimits, on_page
-from indexing.readers.members import read_members
-from indexing.readers.pdf.enclosed import attached_files, attached_names, form_values
+from indexing.readers.members import MOST, Member, distinct, read_members
 from indexing.readers.pdf.layout import Outline, letters, write_pages
 from indexing.readers.pdf.lines import Page
 from indexing.readers.pdf.ocr import DOTS_PER_INCH, MAX_PIXELS, Reading
 from indexing.readers.pdf.page import read_page
-from indexing.readers.pdf.repair import repaired
-from indexing.readers.zip_xml import corrupt
+from indexing.readers.zip_xml import child, corrupt, descendants, local, parse_xml
 
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?")
 _SCANNED_CHARACTERS_PER_PAGE = 15
@@ -223,3 +227,86 @@ def _iso_date(text: str) -> str:
     year, month, day, *clock = (part or "" for part in match.groups())
     date = "-".join(part for part in (year, month, day) if part)
     return f"{date}T{':'.join(clock)}" if all(clock) and day else date
+
+
+_VALUES = 10_000
+_UNNAMED = "attachment"
+
+
+def attached_names(pdf: Any) -> list[str]:
+    """The names of the attached files, each another."""
+    count = min(pdf.count_attachments(), MOST)
+    return list(distinct(pdf.get_attachment(number).get_name() or _UNNAMED for number in range(count)))
+
+
+def attached_files(pdf: Any, names: list[str]) -> Iterator[Member]:
+    """The attached files, one after the other; one that is damaged is empty."""
+    for number, name in enumerate(names):
+        try:
+            data = bytes(pdf.get_attachment(number).get_data())
+        except pdfium.PdfiumError:
+            data = b""
+        yield name, data
+
+
+def form_values(pdf: Any) -> list[str]:
+    """What is filled into a dynamic form, field by field as "name: value"; [] where there is none."""
+    values: list[str] = []
+    for packet in _packets(pdf):
+        try:
+            root = parse_xml(packet)
+        except UnreadableDocument:
+            continue
+        for datasets in descendants(root, "datasets"):
+            data = child(datasets, "data")
+            for field in data.iter() if data is not None else ():
+                value = one_line(field.text or "") if len(field) == 0 else ""
+                if value and len(values) < _VALUES:
+                    values.append(f"{local(field)}: {value}")
+    return values
+
+
+def _packets(pdf: Any) -> Iterator[bytes]:
+    """The parts of the form's XML, each of which is an XML document; one alone is all of it."""
+    for number in range(max(0, pdfium_c.FPDF_GetXFAPacketCount(pdf))):
+        size = ctypes.c_ulong()
+        pdfium_c.FPDF_GetXFAPacketContent(pdf, number, None, 0, size)
+        buffer = (ctypes.c_char * size.value)()
+        if size.value and pdfium_c.FPDF_GetXFAPacketContent(pdf, number, buffer, size.value, size):
+            yield bytes(buffer)
+
+
+_OBJECT = re.compile(
+    rb"(?<![\d.])(\d{1,10})\s+(\d{1,5})\s+obj\b(.{0,2000}?)(?:endobj|stream\b|(?=\d+\s+\d+\s+obj\b))", re.DOTALL
+)
+_CATALOG = re.compile(rb"/Type\s*/Catalog\b")
+_PAGE = re.compile(rb"/Type\s*/Page\b")
+_PAGES = 10_000
+
+
+def repaired(data: bytes) -> bytes | None:
+    """The file with a trailer at its end, and a catalog if that is lost; None where not even pages are found."""
+    data = data[: data.rfind(b"endobj") + len(b"endobj")]  # what follows may be half an object, without an end
+    catalog, pages, highest = b"", [], 0
+    for match in _OBJECT.finditer(data):
+        reference = b"%s %s R" % match.group(1, 2)
+        highest = max(highest, int(match[1]))
+        if _CATALOG.search(match[3]):
+            catalog = reference
+        elif _PAGE.search(match[3]):
+            pages.append(reference)
+    if catalog:
+        return data + _trailer(catalog, highest + 1)
+    pages = list(dict.fromkeys(pages))[:_PAGES]
+    if not pages:
+        return None
+    root, tree = highest + 1, highest + 2
+    added = b"\n%d 0 obj\n<< /Type /Catalog /Pages %d 0 R >>\nendobj\n" % (
+        root,
+        tree,
+    ) + b"%d 0 obj\n<< /Type /Pages /Count %d /Kids [%s] >>\nendobj\n" % (tree, len(pages), b" ".join(pages))
+    return data + added + _trailer(b"%d 0 R" % root, highest + 3)
+
+
+def _trailer(root: bytes, size: int) -> bytes:
+    return b"\ntrailer\n<< /Root %s /Size %d >>\nstartxref\n0\n%%%%EOF\n" % (root, size)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.api.compat.openai.background_tasks import has_its_sources, is_background_task, without_a_model
+from app.api.compat.openai.chat import has_its_sources, is_background_task, without_a_model
 from app.api.compat.openai.requests import ChatCompletionBody, MessageBody
 from tests.api.compat import webui_prompts as prompts
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from app.cli.vllm_presets import CARDS, GIB, preset
+from app.cli.vllm import CARDS, GIB, preset
 from tests.fakes.compose_files import faults_of
 from tests.fakes.http_server import answering
 

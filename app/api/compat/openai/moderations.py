@@ -16,8 +16,8 @@ from app.config.settings import Settings
 from app.domain import Moderated, ModerateOptions
 from app.errors import InvalidRequest, pointing_at
 from app.services.batches import DEFAULT_CONCURRENCY, Batch, judge_list
+from app.services.labelling import DEFAULT_CATEGORIES, ModerateService
 from app.services.model_ids import find_client
-from app.services.moderate import DEFAULT_CATEGORIES, ModerateService
 
 MAX_INPUTS = 1_000
 

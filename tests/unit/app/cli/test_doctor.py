@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from app.cli.doctor import examine
-from app.cli.findings import Finding, show
+from app.cli.surroundings import Finding, show
 from app.instance import announce, presence_at
 from app.ranking.trust import TRUST_FILE, TopicReading, TrustBook, topics
 from indexing.pipeline.context import index_fingerprint

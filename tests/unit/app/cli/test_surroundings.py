@@ -12,8 +12,7 @@ import pytest
 
 from app.access.key_file import KEY_FILE, KeyFile
 from app.access.keys import KeyRequest
-from app.cli.findings import Finding
-from app.cli.surroundings import _memory, _skew, _unencrypted, exposure, machine
+from app.cli.surroundings import Finding, _memory, _skew, _unencrypted, exposure, machine
 from app.config.settings import Settings
 from app.config.validation import load_settings
 from indexing.settings import StoreSettings

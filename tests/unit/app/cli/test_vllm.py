@@ -11,8 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli.main import cli
-from app.cli.vllm import start
-from app.cli.vllm_presets import CARDS, preset
+from app.cli.vllm import CARDS, preset, start
 from app.errors import ConfigError
 
 

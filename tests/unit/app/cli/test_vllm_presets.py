@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cli.vllm_presets import CARDS, CONTEXT, GIB, MODELS, TYPICAL, explanation, preset
+from app.cli.vllm import CARDS, CONTEXT, GIB, MODELS, TYPICAL, explanation, preset
 from app.errors import InvalidRequest
 
 MEASURES = {

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.matching import WordMatcher, both, match_vectors
+from app.services.rerank import WordMatcher, both, match_vectors
 from indexing.retrieval.bm25 import Lexical
 
 pytestmark = pytest.mark.numeric

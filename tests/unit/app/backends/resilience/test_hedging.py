@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.backends.resilience.hedging import hedged
+from app.backends.resilience.retry import hedged
 from app.errors import Overloaded, Refused, UpstreamTimeout
 from indexing.concurrency import finish
 from tests.fakes.virtual_time import VIRTUAL_TIME
