@@ -20,17 +20,22 @@ from app.backends.base import Account, Call, Capability, ChatRequest, Deadline, 
 from app.backends.client import BackendClient
 from app.backends.router import Route, Router
 from app.backends.settings import model_or_auto
-from app.classification.models import Judgement, Labelling, labelling_of
-from app.classification.prompts import (
+from app.classification import (
     LETTERS,
     MOST_TEXTS,
     NO_YES,
+    Judgement,
+    Labelling,
     choice_prompt,
     decision_questions,
+    judged_as_stated,
+    judged_by_decision,
+    judged_by_digits,
+    judged_by_letter,
     label_prompt,
+    labelling_of,
     stated_request,
 )
-from app.classification.replies import judged_as_stated, judged_by_decision, judged_by_digits, judged_by_letter
 from app.domain import BackendUse, Category, Classified, ClassifyOptions, Moderated, ModerateOptions, TokenCount
 from app.errors import InvalidRequest, MissingCapability, PromptTooLong, Refused, UpstreamBadReply, WinnowError
 from app.services.batches import Judged

@@ -1,4 +1,4 @@
-"""A model that labels texts by a word in them: what `app.classification.prompts` asks, and what it would answer."""
+"""A model that labels texts by a word in them: what `app.classification` asks, and what it would answer."""
 
 import json
 import re

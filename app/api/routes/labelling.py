@@ -13,7 +13,7 @@ from app.api.json_list import JudgedList, JudgedText, answer_texts
 from app.api.openapi import problems
 from app.api.request import BodyRequest, Injected
 from app.api.schemas import Fraction, Name
-from app.classification.models import MOST_LABELS
+from app.classification import MOST_LABELS
 from app.config.settings import Settings
 from app.domain import Category, ClassifyOptions, Evidence, Label, ModerateOptions
 from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY

@@ -7,7 +7,7 @@ import pytest
 
 from app.backends.base import Account, Call, ChatRequest, Reply, Scoring, call_of
 from app.backends.router import Route, Served
-from app.classification.models import labelling_of
+from app.classification import labelling_of
 from app.domain import ANONYMOUS, BackendUse, Label, TokenCount
 from app.errors import UpstreamUnavailable
 from app.services.labelling import Labeller

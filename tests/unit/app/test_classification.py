@@ -2,8 +2,15 @@
 
 import pytest
 
-from app.classification.models import Labelling, labelling_of
-from app.classification.prompts import LETTERS, MOST_TEXTS, choice_prompt, label_prompt, stated_request
+from app.classification import (
+    LETTERS,
+    MOST_TEXTS,
+    Labelling,
+    choice_prompt,
+    label_prompt,
+    labelling_of,
+    stated_request,
+)
 from app.domain import Label
 from app.errors import InvalidRequest
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.backends.base import LabelScores
-from app.classification.models import Judgement, labelling_of
-from app.classification.replies import judged_as_stated, judged_by_digits, judged_by_letter
+from app.classification import Judgement, judged_as_stated, judged_by_digits, judged_by_letter, labelling_of
 from app.domain import Label
 
 ONE = labelling_of((Label(name="A"), Label(name="B")))

@@ -1,1 +1,0 @@
-"""Labels for texts: what a model is asked, and what its replies say."""
