@@ -11,7 +11,8 @@ from app.answering.extractive.answerer import Embed, ExtractiveSettings, answer_
 from app.answering.models import AnswerOutcome, AnswerPart, ParsedQuestion, Source
 from app.answering.prompts import answer_request, pack, token_budgets
 from app.answering.questions import Complete, question_language, resolve_question
-from app.answering.stream.composer import AnswerGate, AnswerPiece, Composer
+from app.answering.stream.composer import AnswerPiece, Composer
+from app.answering.stream.gate import AnswerGate
 from app.answering.verification.model_check import CheckResult, check
 from app.backends.attempt import OpenStream
 from app.backends.base import Call, Capability, ChatRequest, Deadline, Delta, Reply, call_of

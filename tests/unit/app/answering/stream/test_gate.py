@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.answering.prompts import pack
-from app.answering.stream.composer import AnswerGate, AnswerPiece, Composer
+from app.answering.stream.composer import AnswerPiece, Composer
+from app.answering.stream.gate import AnswerGate
 from app.answering.stream.markers import DECLINE
 from app.domain import CitationMade, TextDelta
 from tests.fakes.answering import hit
