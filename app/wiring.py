@@ -64,8 +64,8 @@ from indexing.disk import MB, DiskGuard
 from indexing.embedding.batching import LazyEmbedder, QueryEmbedder, TextEmbedder
 from indexing.embedding.model import Vectors
 from indexing.pipeline.context import PipelineContext, index_fingerprint, show_what_counts
-from indexing.pipeline.manifest import SHARED_MIGRATIONS as MANIFEST_TABLES
 from indexing.pipeline.manifest import Manifest
+from indexing.pipeline.manifest_tables import SHARED_MIGRATIONS as MANIFEST_TABLES
 from indexing.pipeline.progress import SyncRequest
 from indexing.pipeline.read_stage import Reading
 from indexing.pipeline.recovery import open_manifest

@@ -25,7 +25,8 @@ from indexing.embedding.batching import remedy
 from indexing.embedding.model import PACKAGED, check_model
 from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.pipeline.context import index_fingerprint
-from indexing.pipeline.manifest import SHARED_MIGRATIONS, Manifest
+from indexing.pipeline.manifest import Manifest
+from indexing.pipeline.manifest_tables import SHARED_MIGRATIONS
 from indexing.pipeline.recovery import compare
 from indexing.postgres import open_database
 from indexing.readers.limits import OCR_MISSING, ocr_engine

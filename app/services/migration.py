@@ -26,9 +26,9 @@ from app.services.job_records import SHARED_MIGRATIONS as JOB_TABLES
 from app.services.job_records import UNFINISHED, JobRecords
 from app.services.jobs import JOBS_FILE
 from indexing.errors import StoreUnavailable
-from indexing.pipeline.manifest import SHARED_MIGRATIONS as MANIFEST_TABLES
-from indexing.pipeline.manifest import TABLES as MANIFEST_COLUMNS
 from indexing.pipeline.manifest import Manifest
+from indexing.pipeline.manifest_tables import SHARED_MIGRATIONS as MANIFEST_TABLES
+from indexing.pipeline.manifest_tables import TABLES as MANIFEST_COLUMNS
 from indexing.postgres import Database, PostgresConnection
 
 _MARKS = (

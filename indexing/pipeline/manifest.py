@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 
 from indexing.documents import Audience, Document, document_key, split_key
+from indexing.pipeline.manifest_tables import DOCUMENT, MIGRATIONS, PENDING, REFUSED, SOURCE, TABLES
 from indexing.sqlite import SqliteFile
 from indexing.tables import Connection, Tables, upsert
 
@@ -34,86 +35,18 @@ _ADOPT = """INSERT INTO documents VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (line
   passages=excluded.passages, indexed_at=excluded.indexed_at, body=excluded.body, allowed=excluded.allowed
   WHERE documents.version=?"""
 
-_MIGRATIONS = (
-    """
-CREATE TABLE IF NOT EXISTS sources (
-  lineage TEXT NOT NULL, path TEXT NOT NULL, name TEXT NOT NULL, hash TEXT NOT NULL, bytes INTEGER NOT NULL,
-  indexed_at REAL NOT NULL, PRIMARY KEY (lineage, path)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS documents (
-  lineage TEXT NOT NULL, id TEXT NOT NULL, path TEXT, source TEXT NOT NULL, title TEXT NOT NULL, version TEXT,
-  passages INTEGER NOT NULL, indexed_at REAL NOT NULL, body BLOB, PRIMARY KEY (lineage, id)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS documents_by_path ON documents (lineage, path);
-CREATE INDEX IF NOT EXISTS documents_unfinished ON documents (lineage) WHERE version IS NULL;
-""",
-    # Version 1 marked a document under way by a version of NULL, and lost the one before.
-    """
-CREATE TABLE pending (
-  lineage TEXT NOT NULL, id TEXT NOT NULL, op TEXT NOT NULL, path TEXT, source TEXT NOT NULL, title TEXT NOT NULL,
-  version TEXT, body BLOB, PRIMARY KEY (lineage, id)) WITHOUT ROWID;
-CREATE INDEX pending_by_path ON pending (lineage, path);
-INSERT INTO pending
-  SELECT lineage, id, CASE WHEN path IS NULL AND body IS NULL THEN 'delete' ELSE 'write' END, path, source, title,
-    NULL, body FROM documents WHERE version IS NULL;
-DELETE FROM documents WHERE version IS NULL;
-DROP INDEX documents_unfinished;
-""",
-    """
-CREATE TABLE refused (
-  lineage TEXT NOT NULL, path TEXT NOT NULL, hash TEXT NOT NULL, reading TEXT NOT NULL, reason TEXT NOT NULL,
-  detail TEXT NOT NULL, PRIMARY KEY (lineage, path)) WITHOUT ROWID;
-""",
-    # An id with the separator of `indexing.documents.document_key` would be taken for that of a tenant's document.
-    """
-ALTER TABLE documents ADD COLUMN allowed TEXT NOT NULL DEFAULT '';
-ALTER TABLE pending ADD COLUMN allowed TEXT NOT NULL DEFAULT '';
-UPDATE OR REPLACE documents SET id=replace(id, char(31), char(65533)) WHERE instr(id, char(31));
-UPDATE OR REPLACE pending SET id=replace(id, char(31), char(65533)) WHERE instr(id, char(31));
-""",
-)
-"""How a file of version n (0: a new one, or one without a version) becomes one of version n + 1. Append only."""
-SHARED_MIGRATIONS = (
-    """
-CREATE TABLE sources (
-  lineage TEXT COLLATE "C" NOT NULL, path TEXT COLLATE "C" NOT NULL, name TEXT NOT NULL, hash TEXT NOT NULL,
-  bytes BIGINT NOT NULL, indexed_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (lineage, path));
-CREATE TABLE documents (
-  lineage TEXT COLLATE "C" NOT NULL, id TEXT COLLATE "C" NOT NULL, path TEXT COLLATE "C", source TEXT NOT NULL,
-  title TEXT NOT NULL, version TEXT, passages BIGINT NOT NULL, indexed_at DOUBLE PRECISION NOT NULL, body BYTEA,
-  allowed TEXT NOT NULL, PRIMARY KEY (lineage, id));
-CREATE INDEX documents_by_path ON documents (lineage, path);
-CREATE TABLE pending (
-  lineage TEXT COLLATE "C" NOT NULL, id TEXT COLLATE "C" NOT NULL, op TEXT NOT NULL, path TEXT COLLATE "C",
-  source TEXT NOT NULL, title TEXT NOT NULL, version TEXT, body BYTEA, allowed TEXT NOT NULL,
-  PRIMARY KEY (lineage, id));
-CREATE INDEX pending_by_path ON pending (lineage, path);
-CREATE TABLE refused (
-  lineage TEXT COLLATE "C" NOT NULL, path TEXT COLLATE "C" NOT NULL, hash TEXT NOT NULL, reading TEXT NOT NULL,
-  reason TEXT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (lineage, path));
-CREATE FUNCTION json_each(list TEXT) RETURNS TABLE (value TEXT) LANGUAGE sql IMMUTABLE AS
-  $$SELECT json_array_elements_text(CASE list WHEN '' THEN '[]' ELSE list END::json)$$;
-""",
-)
-"""The same tables in PostgreSQL, and a function that SQLite has. Append only."""
-
-_SOURCE = ("lineage", "path", "name", "hash", "bytes", "indexed_at")
-_REFUSED = ("lineage", "path", "hash", "reading", "reason", "detail")
-_DOCUMENT = ("lineage", "id", "path", "source", "title", "version", "passages", "indexed_at", "body", "allowed")
-_PENDING = ("lineage", "id", "op", "path", "source", "title", "version", "body", "allowed")
-TABLES = {"sources": _SOURCE, "documents": _DOCUMENT, "pending": _PENDING, "refused": _REFUSED}
-"""With their columns."""
-
 _KEY = ("lineage", "id")
-_PUT_SOURCE = upsert("sources", _SOURCE, ("lineage", "path"))
-_PUT_PENDING = upsert("pending", _PENDING, _KEY)
+_PUT_SOURCE = upsert("sources", SOURCE, ("lineage", "path"))
+_PUT_PENDING = upsert("pending", PENDING, _KEY)
 _PUT_DELETION = upsert(
     "pending",
-    _PENDING,
+    PENDING,
     _KEY,
     "SELECT lineage, id, 'delete', path, source, title, NULL, NULL, allowed FROM documents WHERE lineage=? AND id=?",
 )
 _COMMIT = upsert(
     "documents",
-    _DOCUMENT,
+    DOCUMENT,
     _KEY,
     "SELECT lineage, id, path, source, title, version, ?, ?, body, allowed FROM pending "
     "WHERE lineage=? AND id=? AND op='write' AND version=?",
@@ -224,8 +157,8 @@ class Manifest:
     """The record of an index. Several processes may read it while one writes. Raises StoreUnavailable."""
 
     def __init__(self, place: Path | Tables, *, migrates: bool = True) -> None:
-        """In a file, see `SqliteFile`, or in the tables of `SHARED_MIGRATIONS`. Blocks: open it in a thread."""
-        in_file = partial(SqliteFile, what="the manifest", migrations=_MIGRATIONS, migrates=migrates)
+        """In a file, see `SqliteFile`, or in tables made by `SHARED_MIGRATIONS`. Blocks: open it in a thread."""
+        in_file = partial(SqliteFile, what="the manifest", migrations=MIGRATIONS, migrates=migrates)
         self._file: Tables = in_file(place) if isinstance(place, Path) else place
 
     async def close(self) -> None:
@@ -395,7 +328,7 @@ class Manifest:
         """The file could not be read."""
         await self._file.write(
             (
-                upsert("refused", _REFUSED, ("lineage", "path")),
+                upsert("refused", REFUSED, ("lineage", "path")),
                 [(lineage, record.path, record.hash, record.reading, record.reason, record.detail)],
             )
         )

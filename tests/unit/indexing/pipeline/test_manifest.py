@@ -8,7 +8,8 @@ import pytest
 
 from indexing.documents import EVERYTHING, Block, Document
 from indexing.errors import StoreUnavailable
-from indexing.pipeline.manifest import SHARED_MIGRATIONS, DocumentRecord, IndexedFile, Manifest, SourceRecord
+from indexing.pipeline.manifest import DocumentRecord, IndexedFile, Manifest, SourceRecord
+from indexing.pipeline.manifest_tables import SHARED_MIGRATIONS
 from indexing.postgres import Database
 from indexing.writer import PostgresTables
 from tests.conftest import both
