@@ -13,6 +13,7 @@ is asked for again by itself.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Generic
 
 import msgspec
 
@@ -38,7 +39,7 @@ from app.classification import (
 )
 from app.domain import BackendUse, Category, Classified, ClassifyOptions, Moderated, ModerateOptions, TokenCount
 from app.errors import InvalidRequest, MissingCapability, PromptTooLong, Refused, UpstreamBadReply, WinnowError
-from app.services.batches import Judged
+from app.services.batches import Judged, Result
 from app.text.fencing import DrawFence, clean, draw_fence, neutralise
 from indexing.concurrency import BackgroundTasks, together
 
@@ -286,6 +287,27 @@ def _split(used: Account, accounts: Sequence[Account]) -> None:
             )
 
 
+class LabelJudge(Generic[Result]):
+    """Labels the texts of one request, and makes results of the judgements: an `app.services.batches.TextJudge`."""
+
+    def __init__(self, labeller: Labeller, result_of: Callable[[Judgement], Result]) -> None:
+        self._labeller, self._result_of = labeller, result_of
+
+    async def one(self, text: str, call: Call) -> Judged[Result]:
+        """Raises InvalidRequest for an empty text, and what the model's calls raise."""
+        labelled = await self._labeller.label(text, call)
+        return Judged(result=self._result_of(labelled.judgement), backend=labelled.backend)
+
+    def requests(self, text: str) -> Sequence[ChatRequest]:
+        """For one text in a batch. Raises InvalidRequest."""
+        return (self._labeller.request(text),)
+
+    def read(self, _text: str, replies: Sequence[Reply], backend: str) -> Result:
+        """Raises UpstreamBadReply."""
+        (reply,) = replies
+        return self._result_of(self._labeller.read(reply, backend))
+
+
 LIKELY = 0.5
 """From this probability on a label applies, where several may."""
 
@@ -301,32 +323,11 @@ class ClassifyService:
     def __init__(self, router: Callable[[], Awaitable[Router]], default: str, fence: DrawFence = draw_fence) -> None:
         self._router, self._default, self._fence = router, model_or_auto(default), fence
 
-    async def judge(self, options: ClassifyOptions) -> "ClassifyJudge":
+    async def judge(self, options: ClassifyOptions) -> LabelJudge[Classified]:
         """Raises InvalidRequest for the labels, UnknownBackend, MissingCapability."""
         labelling = labelling_of(options.labels, options.instructions, exclusive=not options.multi_label)
         route = (await self._router()).route(options.backend, *NEEDS, default=self._default)
-        return ClassifyJudge(Labeller(route, labelling, self._fence), options)
-
-
-class ClassifyJudge:
-    """Classifies the texts of one request: an `app.services.batches.TextJudge`."""
-
-    def __init__(self, labeller: Labeller, options: ClassifyOptions) -> None:
-        self._labeller, self._options = labeller, options
-
-    async def one(self, text: str, call: Call) -> Judged[Classified]:
-        """Raises InvalidRequest for an empty text, and what the model's calls raise."""
-        labelled = await self._labeller.label(text, call)
-        return Judged(result=classified(labelled.judgement, self._options), backend=labelled.backend)
-
-    def requests(self, text: str) -> Sequence[ChatRequest]:
-        """For one text in a batch. Raises InvalidRequest."""
-        return (self._labeller.request(text),)
-
-    def read(self, _text: str, replies: Sequence[Reply], backend: str) -> Classified:
-        """Raises UpstreamBadReply."""
-        (reply,) = replies
-        return classified(self._labeller.read(reply, backend), self._options)
+        return LabelJudge(Labeller(route, labelling, self._fence), partial(classified, options=options))
 
 
 def classified(judgement: Judgement, options: ClassifyOptions) -> Classified:
@@ -383,41 +384,20 @@ def described(category: Category) -> Category:
 
 
 class ModerateService:
-    """Moderates texts on the backends: see `app.services.labelling.ClassifyService`."""
+    """Moderates texts on the backends: see `ClassifyService`."""
 
     stage = "moderate"
 
     def __init__(self, router: Callable[[], Awaitable[Router]], default: str, fence: DrawFence = draw_fence) -> None:
         self._router, self._default, self._fence = router, model_or_auto(default), fence
 
-    async def judge(self, options: ModerateOptions) -> "ModerateJudge":
+    async def judge(self, options: ModerateOptions) -> LabelJudge[Moderated]:
         """Raises InvalidRequest for the categories, UnknownBackend, MissingCapability."""
         instructions = f"{_TASK}\n\n{options.instructions}".rstrip()
         categories = tuple(map(described, options.categories))
         labelling = labelling_of(categories, instructions, exclusive=False, field="categories")
         route = (await self._router()).route(options.backend, *NEEDS, default=self._default)
-        return ModerateJudge(Labeller(route, labelling, self._fence), categories)
-
-
-class ModerateJudge:
-    """Moderates the texts of one request: an `app.services.batches.TextJudge`."""
-
-    def __init__(self, labeller: Labeller, categories: tuple[Category, ...]) -> None:
-        self._labeller, self._categories = labeller, categories
-
-    async def one(self, text: str, call: Call) -> Judged[Moderated]:
-        """Raises InvalidRequest for an empty text, and what the model's calls raise."""
-        labelled = await self._labeller.label(text, call)
-        return Judged(result=moderated(labelled.judgement, self._categories), backend=labelled.backend)
-
-    def requests(self, text: str) -> Sequence[ChatRequest]:
-        """For one text in a batch. Raises InvalidRequest."""
-        return (self._labeller.request(text),)
-
-    def read(self, _text: str, replies: Sequence[Reply], backend: str) -> Moderated:
-        """Raises UpstreamBadReply."""
-        (reply,) = replies
-        return moderated(self._labeller.read(reply, backend), self._categories)
+        return LabelJudge(Labeller(route, labelling, self._fence), partial(moderated, categories=categories))
 
 
 def moderated(judgement: Judgement, categories: tuple[Category, ...]) -> Moderated:

@@ -39,7 +39,7 @@ def about(question: str, sentences: Sequence[Sentence], above: Sequence[str]) ->
         if any(_missing(code, in_passage) for code in named):
             result += [False] * len(group)
         else:
-            result += _in_scope(named, [by_sentence[index] for index in group], overhead)
+            result += _in_scope(named, [by_sentence[index] for index in group])
     return result
 
 
@@ -127,9 +127,7 @@ def _missing(code: NamedCode, present: Sequence[NamedCode]) -> bool:
     return code.binding or any(code.anchor and code.anchor == other.anchor for other in present)
 
 
-def _in_scope(
-    named: Sequence[NamedCode], by_sentence: Sequence[Sequence[NamedCode]], overhead: Sequence[NamedCode]
-) -> Iterator[bool]:
+def _in_scope(named: Sequence[NamedCode], by_sentence: Sequence[Sequence[NamedCode]]) -> Iterator[bool]:
     """What is above the passage is about all of it, unless a sentence names another."""
     inside = {index: True for index, _ in enumerate(named)}
     for present in by_sentence:
