@@ -25,8 +25,7 @@ from app.api.compat.ragflow.retrieval import (
     ragflow_dify_retrieval_by_get,
     ragflow_retrieval,
 )
-from app.api.compat.rerank import rerank
-from app.api.compat.score import score
+from app.api.compat.rerank import rerank, score
 from app.api.compat.tei import embed_as_tei, rerank_as_tei, tei_health, tei_info
 
 compatibility = Router(

@@ -9,7 +9,7 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from app.api.json_lines import JSONLines, JSONOrLines
-from app.api.json_list import JudgedList, JudgedText, answer_texts
+from app.api.judged_texts import JudgedList, JudgedText, answer_texts
 from app.api.openapi import problems
 from app.api.request import BodyRequest, Injected
 from app.api.schemas import Fraction, Name
