@@ -14,8 +14,8 @@ from app.ranking.calls import interleave
 from app.ranking.models import LABELS, Grade, Ranked
 from app.ranking.passages import PASSAGE_TOKENS, prepare
 from app.ranking.prompts import (
+    BLANKS,
     LETTERS,
-    blank_prompts,
     duel_prompt,
     grade_prompt,
     judge_request,
@@ -96,7 +96,7 @@ async def _grades(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[R
 
 
 async def _scored(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Ranked]) -> dict[str, Grade]:
-    blanks = blank_prompts(task.query, FENCE) if recipe.beta else ()
+    blanks = [grade_prompt(task.query, blank, FENCE) for blank in BLANKS] if recipe.beta else []
     prompts = [*blanks, *(grade_prompt(task.query, p.text, FENCE) for p in passages)]
     scores = await _label_scores(ports, prompts, recipe.labels)
     bias = bias_of(scores[: len(blanks)]) if recipe.labels == LABELS else UNBIASED

@@ -77,11 +77,6 @@ def grade_prompt(query: str, passage: str, fence: str) -> Conversation:
     )
 
 
-def blank_prompts(query: str, fence: str) -> tuple[Conversation, ...]:
-    """`grade_prompt` for each of `BLANKS`."""
-    return tuple(grade_prompt(query, blank, fence) for blank in BLANKS)
-
-
 def judge_request(query: str, passages: Sequence[Numbered], fence: str) -> ChatRequest:
     """Asks for grades of at most `JUDGE_PASSAGES`: {"3": [numbers], "2": [...], "1": [...]}, each best first.
 

@@ -15,7 +15,6 @@ from app.ranking.prompts import (
     JUDGE_PASSAGES,
     LETTERS,
     PROMPT_VERSION,
-    blank_prompts,
     duel_prompt,
     grade_prompt,
     judge_request,
@@ -44,7 +43,7 @@ def test_the_version_is_that_of_the_words() -> None:
     """Who changes a prompt raises PROMPT_VERSION, and writes the digest of the new words here."""
     asked = (
         grade_prompt(QUERY, "Two days.", FENCE),
-        blank_prompts(QUERY, FENCE),
+        tuple(grade_prompt(QUERY, blank, FENCE) for blank in BLANKS),
         duel_prompt(QUERY, ["Two days.", "It depends."], FENCE),
         *(ask(QUERY, PASSAGES, FENCE) for ask in (judge_request, order_request, window_request)),
     )
@@ -81,11 +80,6 @@ def test_of_a_long_query_the_beginning_and_the_end_are_shown() -> None:
     assert "Query: Here begins and" in whole
     assert "on and ends\n" in whole
     assert tokens_of(whole) < 600
-
-
-def test_blanks_are_graded_like_passages() -> None:
-    """What they say about the labels is the bias of this query's prompts."""
-    assert blank_prompts(QUERY, FENCE) == tuple(grade_prompt(QUERY, blank, FENCE) for blank in BLANKS)
 
 
 def test_a_judge_may_only_name_the_numbers_it_was_given() -> None:
