@@ -1,4 +1,5 @@
-"""This machine: how the command line finds the running service of the same home directory, and which version it is.
+"""This machine: its home directory, how the command line finds the running service of the same home, and which version
+it is.
 
 One process owns the embedded index. While the service runs it is the owner, and announces itself in a file that only
 the same user can read: its address, and a token that proves that the caller could read the file.
@@ -15,6 +16,8 @@ from pathlib import Path
 import httpx
 import msgspec
 import structlog
+
+from app.errors import ConfigError
 
 log = structlog.get_logger()
 
@@ -48,6 +51,23 @@ def make_private(home: Path) -> None:
 
 
 @lru_cache(64)  # each request asks about its client and about the host that it names
+def ensure_home(home: Path) -> None:
+    """Create the home if missing, for its owner alone. Raises ConfigError."""
+    ensure_directory(home)
+    make_private(home)
+
+
+def ensure_directory(directory: Path) -> Path:
+    """Create the directory if missing; return it. Raises ConfigError, also if it cannot be written to."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(f"{directory} cannot be created: {exc.strerror}; WINNOW_HOME names another place") from exc
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigError(f"{directory} is not writable; WINNOW_HOME names another place")
+    return directory
+
+
 def is_loopback(host: str) -> bool:
     """127.0.0.0/8, ::1, their IPv4-mapped forms, and the names that RFC 6761 keeps for them."""
     name = host.lower().rstrip(".")

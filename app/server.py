@@ -30,9 +30,9 @@ from app.api.problem_details import status_problem
 from app.api.request import BUSY, HUNG_UP
 from app.config.settings import ServiceSettings
 from app.errors import WinnowError
-from app.instance import announce, announced, is_loopback, presence_at, withdraw
+from app.instance import announce, announced, ensure_home, is_loopback, presence_at, withdraw
 from app.services.replicas import Replicas
-from app.wiring import Services, ensure_home
+from app.wiring import Services
 
 MAX_HEADERS = 200
 HOP_HEADERS, HOP_BYTES = 8, 2048

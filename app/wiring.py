@@ -23,8 +23,8 @@ from app.backends.router import Backends, Router
 from app.config.settings import Settings, TracingSettings
 from app.config.validation import named_backends
 from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question, TokenCount
-from app.errors import ConfigError, WinnowError
-from app.instance import Presence, installed_version, make_private
+from app.errors import WinnowError
+from app.instance import Presence, ensure_directory, ensure_home, installed_version
 from app.observability.metrics import Metrics
 from app.observability.tracing import Tracer
 from app.ranking.cache import CACHE_FILE, CacheFile, Kept, ScoreCache
@@ -519,23 +519,6 @@ def open_store(settings: Settings, index_home: Path | None = None) -> VectorStor
 def disk_guard(settings: Settings, home: Path) -> DiskGuard:
     """The reserve of the settings on the disk of `home`."""
     return DiskGuard(home, settings.index.disk_reserve_mb * MB)
-
-
-def ensure_home(home: Path) -> None:
-    """Create the home if missing, for its owner alone. Raises ConfigError."""
-    ensure_directory(home)
-    make_private(home)
-
-
-def ensure_directory(directory: Path) -> Path:
-    """Create the directory if missing; return it. Raises ConfigError, also if it cannot be written to."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise ConfigError(f"{directory} cannot be created: {exc.strerror}; WINNOW_HOME names another place") from exc
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise ConfigError(f"{directory} is not writable; WINNOW_HOME names another place")
-    return directory
 
 
 def _names(settings: Settings, backends: Backends) -> ModelNames:

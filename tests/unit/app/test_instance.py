@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import ConfigError
-from app.instance import announce, announced, find_service, make_private, presence_at, withdraw
-from app.wiring import ensure_directory
+from app.instance import announce, announced, ensure_directory, find_service, make_private, presence_at, withdraw
 from tests.fakes.http_server import answering
 
 
