@@ -144,13 +144,7 @@ class Services:
         self.router = Resource(self._open_router)
         self.fence = fencing(settings.service.prompt_secret)
         self._add_jobs_of_models(settings)
-        self._learned: SharedRanking | None = None
-        """What replicas share of models."""
-        if self.database is not None and fits is None:
-            self._learned = SharedRanking(self.database, controls=settings.ranking.controls)
-            self._on_close("calibrations", self._learned.close)
-        self.reranker = _reranker(settings, fits, self.fence, self.database, self._learned)
-        self._on_close("reranker", self.reranker.close)
+        self._add_reranker(settings, fits)
         self.store = self._resource("store", open_store, lambda store: store.close())
         self._write_lock = self._resource("write lock", self._lock_index, _release)
         if self.replicas is not None:
@@ -269,6 +263,15 @@ class Services:
         self.classify_service = ClassifyService(router, default, self.fence)
         self.moderate_service = ModerateService(router, default, self.fence)
         self.translate_service = TranslateService(router, default, self.fence)
+
+    def _add_reranker(self, settings: Settings, fits: Fits | None) -> None:
+        self._learned: SharedRanking | None = None
+        """What replicas share of models."""
+        if self.database is not None and fits is None:
+            self._learned = SharedRanking(self.database, controls=settings.ranking.controls)
+            self._on_close("calibrations", self._learned.close)
+        self.reranker = _reranker(settings, fits, self.fence, self.database, self._learned)
+        self._on_close("reranker", self.reranker.close)
 
     def _add_embedding(self, settings: Settings, embedder: LazyEmbedder) -> None:
         self.embedder = embedder
