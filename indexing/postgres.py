@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from indexing.errors import DiskFull, StoreBusy, StoreUnavailable
-from indexing.tables import NotPrepared, Rows, earlier
+from indexing.tables import NotPrepared, Rows, WrittenByNewer, earlier
 
 T = TypeVar("T")
 
@@ -298,10 +298,10 @@ class Database:
         self._prepared[part] = len(migrations)
 
     def check(self, db: PostgresConnection, part: str, migrations: Sequence[str]) -> int | None:
-        """The version of the tables of a part, None where there are none. Raises StoreUnavailable for a newer one."""
+        """The version of the tables of a part, None where there are none. Raises WrittenByNewer."""
         version = _version(db, part)
         if version is not None and version > len(migrations):
-            raise StoreUnavailable(
+            raise WrittenByNewer(
                 f"database {self.address.shown} was written by a newer Winnow ({part}: version {version}, this "
                 f"one knows {len(migrations)}): upgrade"
             )

@@ -27,6 +27,10 @@ class NotPrepared(StoreUnavailable):
         self.version = version
 
 
+class WrittenByNewer(StoreUnavailable):
+    """The tables are of a later version than this program knows, and stay so."""
+
+
 def earlier(what: str, version: int, newest: int) -> NotPrepared:
     """Of tables that a service of the earlier version may be using."""
     detail = f"{what} was written by an earlier Winnow: it has version {version}, this one reads {newest}"

@@ -36,10 +36,11 @@ from app.accounting.ledger import (
     read_spending,
     row_of,
 )
+from app.errors import ConfigError
 from indexing.concurrency import finish
 from indexing.errors import WinnowError
 from indexing.postgres import Database, PostgresConnection
-from indexing.tables import Connection
+from indexing.tables import Connection, WrittenByNewer
 
 MIGRATIONS = (
     """
@@ -127,8 +128,13 @@ class SharedLedger:
         self._next_refresh = 0.0
 
     def open(self) -> None:
-        """Create what is missing, and read what was spent. Raises StoreUnavailable."""
-        self._database.prepare(*_PART)
+        """Create what is missing, and read what was spent. Raises StoreUnavailable, and ConfigError for a newer ledger,
+        in which no call could be booked.
+        """
+        try:
+            self._database.prepare(*_PART)
+        except WrittenByNewer as exc:
+            raise ConfigError(str(exc)) from exc
         self.peek()
 
     def peek(self) -> None:

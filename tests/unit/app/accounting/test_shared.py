@@ -14,7 +14,7 @@ from app.accounting.ledger import COLUMNS, CallRecord, Entry, LedgerLimits, new_
 from app.accounting.shared import MARGIN_S, MIGRATIONS, SharedLedger
 from app.backends.settings import BudgetSettings, KeyBudget
 from app.domain import TokenCount
-from app.errors import BudgetExceeded
+from app.errors import BudgetExceeded, ConfigError
 from indexing.postgres import Database, DatabaseAway
 from tests.fakes.money import BACKENDS, GEMINI, Desk, Time, record
 from tests.fakes.postgres import Postgres
@@ -209,6 +209,17 @@ async def test_whoever_only_reads_leaves_an_earlier_ledger_as_it_is(
         assert db.execute("SELECT version FROM parts WHERE part='ledger'").fetchone() == (version,)
     database.close()
     reader.close()
+
+
+async def test_a_newer_ledger_keeps_an_older_service_from_starting(replica: Callable[..., Replica]) -> None:
+    """Its calls could be booked nowhere, and would be lost with it."""
+    one = replica()
+    one.database.prepare("ledger", [*MIGRATIONS, "SELECT 1"])
+    older = replica()
+    with pytest.raises(
+        ConfigError, match=r"written by a newer Winnow \(ledger: version 4, this one knows 3\): upgrade"
+    ):
+        older.accounts.open()
 
 
 async def test_a_day_is_that_of_the_database(database_url: str, tmp_path: Path) -> None:
