@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,6 +23,8 @@ from app.errors import ConfigError
 log = structlog.get_logger()
 
 TOKEN_HEADER = "X-Winnow-Token"  # noqa: S105 - the header's name
+HOP_HEADER = "X-Winnow-Hop"
+"""The secret of the replica that writes, and how the caller stands to whoever asks it."""
 _FILE = "service.json"
 _PROBE_S = 2.0
 
@@ -88,6 +91,11 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     pid: int
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What shows that a request is of whoever could read the file."""
+        return {TOKEN_HEADER: self.token}
+
 
 def installed_version() -> str:
     """Of the distribution; "0" in a tree that was never installed."""
@@ -133,18 +141,16 @@ def withdraw(home: Path, presence: Presence) -> None:
 def find_service(home: Path) -> Presence | None:
     """The service that runs on this home directory, if it answers. A file may be left over from a killed one."""
     presence = _read(home)
-    if presence is None:
-        return None
+    return presence if presence is not None and answers(presence.url, presence.headers) else None
+
+
+def answers(url: str, headers: Mapping[str, str]) -> bool:
+    """Whether a service is there that takes the headers for those of its operator."""
     try:
-        reply = httpx.get(
-            f"{presence.url}/internal/presence",
-            headers={TOKEN_HEADER: presence.token},
-            timeout=_PROBE_S,
-            trust_env=False,
-        )
+        reply = httpx.get(f"{url}/internal/presence", headers=headers, timeout=_PROBE_S, trust_env=False)
     except httpx.HTTPError:
-        return None
-    return presence if reply.status_code == httpx.codes.NO_CONTENT else None
+        return False
+    return reply.status_code == httpx.codes.NO_CONTENT
 
 
 def _read(home: Path) -> Presence | None:

@@ -63,9 +63,10 @@ _TAKE = "UPDATE writer SET token=token+1, url='', secret='' RETURNING token"
 _LEAVE = "UPDATE writer SET url='', secret='' WHERE token=?"
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('winnow writer', 0))"
 _UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('winnow writer', 0))"
-_HELD = """SELECT count(*) > 0 FROM pg_locks, hashtextextended('winnow writer', 0) AS key
+_HOLDER = """SELECT host(client_addr)
+  FROM pg_locks LEFT JOIN pg_stat_activity USING (pid), hashtextextended('winnow writer', 0) AS key
   WHERE locktype = 'advisory' AND granted AND objsubid = 1
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND CAST(classid AS BIGINT) = key >> 32 & 4294967295 AND CAST(objid AS BIGINT) = key & 4294967295"""
 HELD = "another replica writes to the index; this one takes over when that one ends"
 _KEEPALIVE = "SET tcp_keepalives_idle TO 10; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 3"
@@ -83,9 +84,10 @@ def writer_in(db: Connection) -> Writer:
     return Writer(*db.execute("SELECT url, secret FROM writer").fetchone())
 
 
-def is_held(db: Connection) -> bool:
-    """Whether some replica has the lock at the moment."""
-    return bool(db.execute(_HELD).fetchone()[0])
+def holder(db: Connection) -> str | None:
+    """The address of the process that has the lock, as the database sees it; "" if hidden, None if nobody has it."""
+    row = db.execute(_HOLDER).fetchone()
+    return None if row is None else str(row[0] or "")
 
 
 class WriterLock:

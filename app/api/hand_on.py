@@ -25,16 +25,15 @@ from app.api.bodies import decode
 from app.api.multipart import form_too_large, is_form
 from app.api.request import ClientGone, declared_length
 from app.errors import Conflict, InvalidRequest
-from app.instance import TOKEN_HEADER
+from app.instance import HOP_HEADER, TOKEN_HEADER
 from app.observability.tracing import trace_headers
 from app.services.replicas import RETRY_S, TIMEOUT, Replicas
 from app.wiring import Services
 from indexing.errors import IndexBusy
-from indexing.pipeline.progress import SyncRequest
+from indexing.pipeline.progress import NEEDS_FILES, SyncRequest
 from indexing.writer import Writer
 
-HOP = b"x-winnow-hop"
-"""The secret of the replica that writes, and how the caller stands to the replica that was asked."""
+HOP = HOP_HEADER.lower().encode()
 
 CLIENT = b"x-winnow-client"
 """The same secret, and the address of the caller: for the audit log."""
@@ -125,11 +124,8 @@ async def hand_on(services: Services, request: Request[Any, Any, Any], body: byt
         return None
     if FILES in request.route_handler.opt and not await replicas.is_beside(writer):
         body = await request.body()
-        if request.scope["path"] != "/internal/sync" or not _is_remote(decode(body, SyncRequest)):
-            raise Conflict(
-                "this command reads or writes files, and the replica that writes to the index is on another machine: "
-                "run it there, send the documents to POST /documents, or index them from a bucket (s3://...)"
-            )
+        if request.scope["path"] != "/internal/sync" or decode(body, SyncRequest).needs_files:
+            raise Conflict(NEEDS_FILES)
     most = None
     if is_form(request.headers.get("content-type")):
         most = services.settings.service.max_upload_bytes
@@ -266,7 +262,3 @@ class _Body:
         await self._whole.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
-
-
-def _is_remote(request: SyncRequest) -> bool:
-    return all("://" in given for given in request.inputs)

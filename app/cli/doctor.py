@@ -109,7 +109,7 @@ def _ocr(settings: Settings) -> Finding:
 def _service(presence: Presence, settings: Settings) -> Iterator[Finding]:
     """What the running service reports about itself and its collections."""
     detail = f"running at {presence.url} (process {presence.pid})"
-    remote = RemoteService(presence)
+    remote = RemoteService(presence.url, presence.headers)
     try:
         # Not ready is a status of 503, with a body that says why.
         readiness = remote.get("/health/ready", check=False)

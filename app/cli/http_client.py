@@ -8,7 +8,7 @@ import httpx
 import msgspec
 
 from app.errors import InvalidRequest, WinnowError
-from app.instance import TOKEN_HEADER, Failed, Presence
+from app.instance import Failed
 from indexing.errors import CollectionNotFound
 from indexing.pipeline.progress import Event, Last, RepairRequest, RestoreRequest, SnapshotRequest, Summary, SyncRequest
 
@@ -31,11 +31,10 @@ _EVENTS: msgspec.json.Decoder[Event | Failed] = msgspec.json.Decoder(Event | Fai
 
 
 class RemoteService:
-    """Talks to the service that a `Presence` names. Every call raises ServiceRefused, or InvalidRequest."""
+    """Talks to a service as its operator, by these headers. Every call raises ServiceRefused, or InvalidRequest."""
 
-    def __init__(self, presence: Presence) -> None:
-        self._url = presence.url
-        self._headers = {TOKEN_HEADER: presence.token}
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self._url, self.headers = url, headers
 
     def get(self, path: str, params: Mapping[str, str] | None = None, *, check: bool = True) -> dict[str, Any]:
         """The JSON body of the reply; if not `check`, whatever its status."""
@@ -128,7 +127,7 @@ class RemoteService:
     def _connected(self) -> Iterator[httpx.Client]:
         """A client for one call, and the one seam for what httpx and the decoding of replies raise."""
         try:
-            with httpx.Client(base_url=self._url, headers=self._headers, timeout=_TIMEOUT, trust_env=False) as client:
+            with httpx.Client(base_url=self._url, headers=self.headers, timeout=_TIMEOUT, trust_env=False) as client:
                 yield client
         except (httpx.HTTPError, ValueError) as exc:  # msgspec's and json's errors are ValueErrors
             raise ServiceRefused(

@@ -19,6 +19,7 @@ from app.accounting.accounts import Accounts, UsageReport
 from app.accounting.estimator.models import Estimate
 from app.cli.http_client import RemoteService
 from app.cli.json_lines import exchanged
+from app.cli.writer import WAIT_S, WritingService, still_busy, whom_to_wait_for, writing_service
 from app.config.settings import Settings
 from app.config.validation import named_backends
 from app.errors import InvalidRequest
@@ -361,12 +362,17 @@ def _run(
 ) -> T:
     """The last event, a `kind`, of what the running service does at `path`, or a function of `app.cli.local` here."""
 
+    def run_remotely(service: RemoteService) -> T:
+        if isinstance(service, WritingService) and request.needs_files:
+            service.require_files()
+        return _last(service.run(path, request), kind, report)
+
     def run_locally() -> T:
         from app.cli import local
 
         return locally(local)(settings, request, report)
 
-    return _when_free(settings, lambda service: _last(service.run(path, request), kind, report), run_locally, report)
+    return _when_free(settings, run_remotely, run_locally, report)
 
 
 def _last(events: Iterator[Event], kind: type[T], report: Report) -> T:
@@ -385,8 +391,8 @@ def _path(kind: str, name: str) -> str:
 def _either(
     settings: Settings, remotely: Callable[[RemoteService], Any], locally: Callable[[Any], Any], *arguments: object
 ) -> Any:
-    """What the running service answers, or else a function of `app.cli.local` to these arguments."""
-    if service := _service(settings):
+    """What the service that has the index answers, or else a function of `app.cli.local` to these arguments."""
+    if service := _owner(settings):
         return remotely(service)
     from app.cli import local
 
@@ -395,21 +401,36 @@ def _either(
 
 def _service(settings: Settings) -> RemoteService | None:
     presence = find_service(settings.index.home)
-    return RemoteService(presence) if presence else None
+    return RemoteService(presence.url, presence.headers) if presence else None
+
+
+def _owner(settings: Settings) -> RemoteService | None:
+    """The service of this home, or else the one that writes to the index that they share."""
+    return _service(settings) or writing_service(settings)
 
 
 def _when_free(
-    settings: Settings, remotely: Callable[[RemoteService], T], locally: Callable[[], T], report: Report
+    settings: Settings,
+    remotely: Callable[[RemoteService], T],
+    locally: Callable[[], T],
+    report: Report,
+    wait_s: float = WAIT_S,
 ) -> T:
-    """Try until no other process holds the index; a service may start or stop in the meantime."""
-    reported = False
+    """Try until no other process holds the index; a service may start or stop in the meantime. One that others share is
+    waited for so long.
+    """
+    begun: float | None = None
     while True:
-        if service := _service(settings):
+        if service := _owner(settings):
             return remotely(service)
         try:
             return locally()
         except IndexBusy as exc:
-            if not reported:
-                report(Notice(stage="waiting", detail=f"waiting for the index to become free: {exc}"))
-            reported = True
+            who = whom_to_wait_for(settings)
+            if begun is None:
+                why = f"for up to {wait_s:g} s: {who}" if who else f"for the index to become free: {exc}"
+                report(Notice(stage="waiting", detail=f"waiting {why}"))
+                begun = time.monotonic()
+            elif who and time.monotonic() - begun >= wait_s:
+                raise still_busy(who, wait_s) from exc
             time.sleep(_RETRY_S)

@@ -22,7 +22,7 @@ from app.errors import WinnowError
 from indexing.concurrency import BackgroundTasks, Resource
 from indexing.errors import IndexBusy
 from indexing.postgres import Database, Part
-from indexing.writer import HELD, PART, PostgresTables, Writer, WriterLock, is_held, writer_in
+from indexing.writer import HELD, PART, PostgresTables, Writer, WriterLock, holder, writer_in
 
 KEEP_S = 2.0
 """Between two looks at whether this replica still has the lock of the index."""
@@ -155,8 +155,8 @@ class Replicas:
 
     async def _give_way(self) -> None:
         """Raises IndexBusy while another replica has the lock, or will soon have it again; see GRACE_S."""
-        writer, held = await self._database.run(lambda db: (writer_in(db), is_held(db)), PART)
-        if held:
+        writer, held = await self._database.run(lambda db: (writer_in(db), holder(db)), PART)
+        if held is not None:
             self._free_since = None
             raise IndexBusy(HELD)
         if not writer.url or writer.url == await self.own_url() or not await _is_reachable(writer.url):

@@ -4,9 +4,14 @@ This module loads nothing of the pipeline, so that the command line can talk to 
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
+
+NEEDS_FILES = (
+    "this command reads or writes files, and the replica that writes to the index is on another machine: run it there, "
+    "send the documents to POST /documents, or index them from a bucket (s3://...)"
+)
 
 
 class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +38,11 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = ""
     allowed: tuple[str, ...] | None = None
     ray: str = ""
+
+    @property
+    def needs_files(self) -> bool:
+        """Whether it reads files of the machine."""
+        return any("://" not in given for given in self.inputs)
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
@@ -135,6 +145,8 @@ class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
 class SnapshotRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot to write of one collection: to the file `output`, else to the home under a name of its own."""
 
+    needs_files: ClassVar[bool] = True
+
     collection: str
     output: str | None = None
 
@@ -145,6 +157,8 @@ class RestoreRequest(msgspec.Struct, frozen=True, kw_only=True):
     `collection` is the one that it must hold, if given; `name` the collection to restore it as. `force` replaces a
     collection of that name.
     """
+
+    needs_files: ClassVar[bool] = True
 
     snapshot: str
     collection: str | None = None
@@ -167,6 +181,8 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True, tag="restored"):
 
 class RepairRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A collection to repair."""
+
+    needs_files: ClassVar[bool] = False
 
     collection: str
 

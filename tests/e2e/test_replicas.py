@@ -82,6 +82,7 @@ async def test_any_replica_takes_uploads(tmp_path: Path, postgres: Postgres) -> 
             await takes_the_same_heads(first, second)
             status, said = await first.run("serve", "--port", "0")
             assert (status, f"holds the home {first.home}" in said, "WINNOW_HOME" in said) == (3, True, True)
+            await commands_reach_the_writer(Service(tmp_path / "none", tmp_path / "none.log", settings=settings))
             async with balancing(lambda: [first.url, second.url]) as proxy, client_of(proxy) as client:
                 await counts_a_rate_once(client)
                 words = {f"d{n}": rare_word(n) for n in range(many)}
@@ -150,6 +151,17 @@ async def uses_everything(client: httpx.AsyncClient, standby: Service) -> None:
     assert (status, "e.txt" in said) == (0, True)
     looped = await client.get("/jobs", headers={"X-Winnow-Hop": "guessed operator"})
     assert (looped.status_code, looped.headers["retry-after"]) == (httpx.codes.SERVICE_UNAVAILABLE, "2")
+
+
+async def commands_reach_the_writer(alone: Service) -> None:
+    """Of a home without a service: the replica that writes does the work."""
+    file = alone.log.parent / "f.txt"
+    file.write_text("By a command, without a service.")
+    assert (await alone.run("index", str(file), "--collection", "notes"))[0] == 0
+    for command in (("documents", "list", "--collection", "notes"), ("jobs", "list"), ("collections", "list")):
+        status, said = await alone.run(*command)
+        assert (status, "Traceback" in said) == (0, False)
+    assert "f.txt" in (await alone.run("documents", "list", "--collection", "notes"))[1]
 
 
 async def takes_the_same_heads(writer: Service, standby: Service) -> None:

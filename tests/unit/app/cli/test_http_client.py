@@ -13,7 +13,7 @@ SYNC = SyncRequest(inputs=("docs",), cwd="/")
 
 
 def remote(url: str) -> RemoteService:
-    return RemoteService(Presence(url=url, token="t", pid=1))
+    return RemoteService(url, Presence(url=url, token="t", pid=1).headers)
 
 
 @pytest.mark.parametrize(("status", "error"), [(422, InvalidRequest), (404, ServiceRefused), (503, ServiceRefused)])
