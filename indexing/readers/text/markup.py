@@ -48,7 +48,9 @@ def _write(element: etree._Element, writer: TextWriter, level: int, depth: int) 
         writer.add("paragraph", _text(element))
     else:
         for inner in element:
-            _write(inner, writer, level + (local(inner) in _SECTIONS), depth + 1)
+            if local(inner):  # a reference to an entity, such as a file of another chapter, is not followed
+                _write(inner, writer, level + (local(inner) in _SECTIONS), depth + 1)
+            writer.add("paragraph", " ".join((inner.tail or "").split()))
 
 
 def _text(element: etree._Element) -> str:

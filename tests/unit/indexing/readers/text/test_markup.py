@@ -36,6 +36,16 @@ def test_docbook_and_other_xml() -> None:
     assert texts(other) == ["Bolt", "0.35"]
 
 
+def test_xml_around_entities() -> None:
+    """What stands beside a reference to another file, and text behind an element, is read."""
+    book = (
+        b'<!DOCTYPE book [<!ENTITY pumps SYSTEM "file:///etc/passwd"><!ENTITY v "2.0">]>'
+        b"<book><title>Manual</title>&pumps;<chapter><para>Version &v; is out.</para> Ask us. </chapter></book>"
+    )
+    document = read_one(book, "a.xml")
+    assert texts(document) == ["Manual", "Version &v; is out.", "Ask us."]
+
+
 def test_latex() -> None:
     """Sections, items and code; formulas stay, commands and comments go."""
     source = r"""\documentclass{article}\title{On \emph{Pumps}}
