@@ -137,8 +137,14 @@ async def read_form(
     except ParserLimitReached as exc:
         raise InvalidRequest(f"a form may have {max_parts} parts with short headers: {exc}") from exc
     except ValueError as exc:  # the parser's own errors, and header bytes that are no text
-        raise InvalidRequest(f"the body is not valid {MULTIPART}: {exc}") from exc
+        wrong = "a header of a part is not UTF-8" if _is_no_text(exc) else str(exc)
+        raise InvalidRequest(f"the body is not valid {MULTIPART}: {wrong}") from exc
     return parts.complete
+
+
+def _is_no_text(exc: ValueError) -> bool:
+    """The parser puts the error of the decoder into its own, whose text it then is, with the bytes."""
+    return any(isinstance(one, UnicodeError) for one in (exc, *exc.args))
 
 
 MAX_DOCUMENTS = 1000
