@@ -12,6 +12,7 @@ from app.cli.session import delete_document, list_documents, show_document
 from app.cli.terminal import current_settings, err, out, print_json
 
 collection_option = click.option("--collection", default="default", help="Collection of the documents.")
+tenant_option = click.option("--tenant", default=None, help="Whose documents they are; by default those of no tenant.")
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print the response as JSON.")
 
 
@@ -42,11 +43,12 @@ def show_list(collection: str, limit: int, cursor: str, as_json: bool) -> None:
 @documents.command()
 @click.argument("document_id", metavar="ID")
 @collection_option
+@tenant_option
 @click.option("--no-text", is_flag=True, help="Leave out the text.")
 @as_json_option
-def show(document_id: str, collection: str, no_text: bool, as_json: bool) -> None:
+def show(document_id: str, collection: str, tenant: str | None, no_text: bool, as_json: bool) -> None:
     """Show a document: its metadata and its text."""
-    params = {"collection": collection, "include_text": "false" if no_text else "true"}
+    params = {"collection": collection, "include_text": "false" if no_text else "true", **_of(tenant)}
     document = show_document(current_settings(), document_id, params)
     if as_json:
         print_json(document)
@@ -63,17 +65,23 @@ def show(document_id: str, collection: str, no_text: bool, as_json: bool) -> Non
 @documents.command()
 @click.argument("document_ids", metavar="ID...", nargs=-1, required=True)
 @collection_option
-def delete(document_ids: tuple[str, ...], collection: str) -> None:
+@tenant_option
+def delete(document_ids: tuple[str, ...], collection: str, tenant: str | None) -> None:
     """Delete documents with their passages. One that came from a file comes back with the next run over that file."""
     settings = current_settings()
     for document_id in document_ids:
-        delete_document(settings, document_id, collection)
+        delete_document(settings, document_id, {"collection": collection, **_of(tenant)})
         err.print(f"deleted {clean(document_id)}", markup=False, highlight=False)
+
+
+def _of(tenant: str | None) -> dict[str, str]:
+    return {} if tenant is None else {"tenant": tenant}
 
 
 def _table(found: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("id", "source", "passages", "indexed", "from"):
+    tenants = any(document["tenant"] for document in found)
+    for head in ("id", "source", "passages", "indexed", "from", *(["tenant"] if tenants else [])):
         table.add_column(head, justify="right" if head == "passages" else "left", overflow="fold")
     for document in found:
         table.add_row(
@@ -82,5 +90,6 @@ def _table(found: list[dict[str, Any]]) -> Table:
             f"{document['passages']:,}",
             f"{datetime.fromisoformat(document['indexed_at']):%Y-%m-%d %H:%M}",
             document["origin"],
+            *([clean(document["tenant"])] if tenants else []),
         )
     return table

@@ -199,20 +199,25 @@ def show_document(settings: Settings, document_id: str, params: dict[str, str]) 
     """What GET /documents/{id} answers."""
 
     async def work(services: Services) -> object:
-        documents, include_text = services.documents, params["include_text"] == "true"
-        collection = params["collection"]
         return await views.show_document(
-            documents, collection, document_id, audience=EVERYTHING, include_text=include_text
+            services.documents,
+            params["collection"],
+            document_id,
+            audience=EVERYTHING,
+            include_text=params["include_text"] == "true",
+            tenant=params.get("tenant"),
         )
 
     return shown(settings, work)
 
 
-def delete_document(settings: Settings, document_id: str, collection: str) -> None:
+def delete_document(settings: Settings, document_id: str, params: dict[str, str]) -> None:
     """As DELETE /documents/{id}."""
+    collection, tenant = params["collection"], params.get("tenant")
 
     async def work(services: Services) -> None:
-        if not await services.documents.delete(collection, document_id, services.jobs.overtake, EVERYTHING):
+        overtake = services.jobs.overtake
+        if not await services.documents.delete(collection, document_id, overtake, EVERYTHING, tenant):
             raise document_not_found(collection, document_id)
 
     run(settings, work)

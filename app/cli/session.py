@@ -246,15 +246,15 @@ def show_document(settings: Settings, document_id: str, params: dict[str, str]) 
     )
 
 
-def delete_document(settings: Settings, document_id: str, collection: str) -> None:
-    """DELETE /documents/{id}."""
-    path, params = _path("documents", document_id), {"collection": collection}
+def delete_document(settings: Settings, document_id: str, params: dict[str, str]) -> None:
+    """DELETE /documents/{id} with these parameters."""
+    path = _path("documents", document_id)
     _either(
         settings,
-        lambda service: service.call("DELETE", path, params=params, collection=collection),
+        lambda service: service.call("DELETE", path, params=params, collection=params["collection"]),
         lambda local: local.delete_document,
         document_id,
-        collection,
+        params,
     )
 
 

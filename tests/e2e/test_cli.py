@@ -219,6 +219,14 @@ def test_collections_and_documents_without_a_service(tmp_path: Path) -> None:
     assert winnow(tmp_path, "documents", "delete", document["id"], "--collection", "notes")[0] == 0
     status, _, err = winnow(tmp_path, "documents", "delete", document["id"], "--collection", "notes")
     assert (status, "not found" in err) == (3, True)
+    assert winnow(tmp_path, "index", "-", "--collection", "notes", "--tenant", "acme", stdin="Ours alone.")[0] == 0
+    status, out, _ = winnow(tmp_path, "documents", "list", "--collection", "notes", "--json")
+    (document,) = json.loads(out)["documents"]
+    of_theirs = ("documents", "show", document["id"], "--collection", "notes", "--tenant", "acme")
+    assert winnow(tmp_path, *of_theirs[:-2])[0] == 3
+    status, out, _ = winnow(tmp_path, *of_theirs)
+    assert (status, "Ours alone." in out, "acme" in out) == (0, True, True)
+    assert winnow(tmp_path, "documents", "delete", *of_theirs[2:])[0] == 0
     status, _, err = winnow(tmp_path, "collections", "delete", "notes")
     assert (status, "--yes" in err) == (2, True)
     assert winnow(tmp_path, "collections", "delete", "notes", "--yes")[0] == 0

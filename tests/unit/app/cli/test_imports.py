@@ -119,6 +119,7 @@ DOCUMENT = {
     "passages": 1,
     "indexed_at": "2026-11-28T12:00:00Z",
     "origin": "api",
+    "tenant": "",
     "metadata": {},
     "ranges": [],
     "text": "text",
