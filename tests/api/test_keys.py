@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import parse_qs, unquote
 
 import httpx
 import pytest
@@ -174,6 +175,26 @@ async def test_changes_and_refusals_are_in_the_audit_log(
         (None, "GET", "other", 403),
     ]
     assert "secret" not in written
+
+
+async def test_a_browser_at_a_citation_is_asked_for_a_key(app: Litestar, admin: httpx.AsyncClient) -> None:
+    """It is sent to the page, below whatever path a proxy has; a program, or one with a wrong key, gets 401."""
+    browser = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    anyone = local_client(app, host="203.0.113.7")
+    for path, up in (("a%2Fb%20c", "../"), ("https://x/", "../../../../")):
+        link = f"/documents/{path}?collection=k&quote=3,9&tenant=t"
+        sent = await anyone.get(link, headers=browser)
+        assert (sent.status_code, sent.headers["vary"]) == (303, "Accept")
+        there, _, place = sent.headers["location"].partition("#/documents?")
+        assert there == up
+        assert parse_qs(place)["document"] == [unquote(path)]
+        assert (parse_qs(place)["collection"], parse_qs(place)["quote"], parse_qs(place)["tenant"]) == (
+            ["k"],
+            ["3,9"],
+            ["t"],
+        )
+        assert (await anyone.get(link)).status_code == 401
+        assert (await anyone.get(link, headers=browser | {"X-API-Key": "wnw_wrong"})).status_code == 401
 
 
 async def test_the_secret_is_in_no_log(admin: httpx.AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 import msgspec
-from litestar import MediaType, Response, delete, get, post
+from litestar import MediaType, Request, Response, delete, get, post
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Operation
 from litestar.params import FromPath, FromQuery, QueryParameter
 
+from app.api.authentication import tokens_of
 from app.api.multipart import Upload, read_upload, request_body
 from app.api.openapi import problems
+from app.api.problem_details import on_error
 from app.api.request import BodyRequest, Injected, caller_of, while_connected
 from app.config.settings import Settings
+from app.errors import NotAuthenticated
 from app.services import document_views as views
 from app.services.document_views import DocumentDetails, DocumentList
 from app.services.documents import Documents, document_not_found
@@ -90,6 +93,8 @@ def _marked(pieces: Iterable[Piece], quote: tuple[int, int]) -> Iterator[str]:
             named = ""
         yield escape(text[max(begin, end) :])
 
+
+_TO_THE_PAGE = ResponseSpec(None, description="A browser without a key: to the page, which asks for one.")
 
 WAIT_S = 3.0
 """What is expected to take longer than this becomes a job."""
@@ -203,12 +208,28 @@ async def list_documents(
     return await views.list_documents(documents, collection, cursor, limit, caller_of(request).audience)
 
 
+def _is_a_browser(request: Request[Any, Any, Any]) -> bool:
+    return request.accept.best_match(["application/json", "text/html"]) == "text/html"
+
+
+def _without_a_key(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
+    """A browser that follows a citation's link sends no key: the page asks for one, and shows the document there."""
+    if not _is_a_browser(request) or any(tokens_of(request.scope["headers"])):
+        return on_error(request, exc)
+    given = request.query_params
+    named = {name: given[name] for name in ("collection", "tenant", "quote") if name in given}
+    place = urlencode({"document": _full_id(request), **named})
+    up = "../" * (request.scope["raw_path"].count(b"/") - 1)  # a proxy may have put us below a path of its own
+    return Response(None, status_code=303, headers={"Location": f"{up}#/documents?{place}", "Vary": "Accept"})
+
+
 @get(
     "/documents/{document_id:path}",
+    exception_handlers={NotAuthenticated: _without_a_key},
     operation_id="document",
     operation_class=DocumentOperation,
     summary="One document",
-    responses=problems(400, 401, 403, 404, 429, 503),
+    responses={303: _TO_THE_PAGE, **problems(400, 401, 403, 404, 429, 503)},
     raises=[],
     opt={"scope": "search"},
 )
@@ -223,11 +244,12 @@ async def show_document(
 ) -> Response[DocumentDetails]:
     """With its text, its metadata and the ranges of its passages; `include_text=false` leaves out the text.
 
-    A browser gets a page on which [start, end) of the text, given as `quote`, is marked. `tenant` says to a key without
+    A browser gets a page on which [start, end) of the text, given as `quote`, is marked; where a key is needed it is
+    sent to the page at `/`, which asks for one and shows the same. `tenant` says to a key without
     one whose document it is.
     """
     full_id, audience = _full_id(request), caller_of(request).audience
-    if request.accept.best_match(["application/json", "text/html"]) == "text/html":
+    if _is_a_browser(request):
         return _to_read(*await documents.document(collection, full_id, audience, tenant), quote)
     details = await views.show_document(
         documents, collection, full_id, include_text=include_text, audience=audience, tenant=tenant
@@ -278,7 +300,7 @@ def _indexed(collection: str, results: list[DocumentResult]) -> Indexed:
     )
 
 
-def _full_id(request: BodyRequest) -> str:
+def _full_id(request: Request[Any, Any, Any]) -> str:
     """From the path as it was sent: Litestar's has lost doubled and trailing slashes, as in "https://host/"."""
     raw: bytes = request.scope["raw_path"]
     return unquote(raw.partition(b"/documents/")[2].decode("ascii", "replace"), errors="replace")

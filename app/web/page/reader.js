@@ -10,7 +10,8 @@ const BEFORE = 20_000;
 const AFTER = 40_000;
 /** Units of a long document that are shown around the quote: a browser takes seconds to lay out megabytes. */
 
-/** `place`: collection, document_id, and start, end (code points) and page of the quote, if there is one. */
+/** `place`: collection, document_id, its tenant if it has one, and start, end (code points) and page of the quote, if
+ *  there is one. */
 export async function openDocument(place) {
   const heading = el("h2", { tabindex: "-1" }, place.title || place.source || t("reader.title"));
   const about = el("p.muted");
@@ -24,7 +25,7 @@ export async function openDocument(place) {
   heading.focus();
   try {
     const path = `documents/${encodeURIComponent(place.document_id)}`;
-    const found = await call("GET", path, { query: { collection: place.collection } });
+    const found = await call("GET", path, { query: { collection: place.collection, tenant: place.tenant || null } });
     fill(heading, found.title || found.source || found.id);
     fill(about, aboutOf(found, place));
     show(text, found, place);

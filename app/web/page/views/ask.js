@@ -224,6 +224,7 @@ class Turn {
   }
 
   #open(place) {
-    openDocument({ ...place, collection: this.#body.collection });
+    const hit = this.#results.find((one) => one.id === place.result_id); // it says whose document it is
+    openDocument({ ...hit, ...place, collection: this.#body.collection });
   }
 }

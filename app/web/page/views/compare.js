@@ -107,7 +107,7 @@ class Column {
   /** Draws it beside the others: `longest` is the time that fills a bar, the first column's order the one to compare with. */
   compare(columns, longest) {
     const { answer } = this;
-    const text = new AnswerText((citation) => openDocument({ ...citation, collection: this.body.collection }));
+    const text = new AnswerText((citation) => openDocument({ ...answer.results.find((hit) => hit.id === citation.result_id), ...citation, collection: this.body.collection }));
     text.text = answer.answer;
     text.finish(answer);
     const least = (of) => columns.length > 1 && columns.every((one) => one === this || of(one) > of(this));

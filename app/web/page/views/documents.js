@@ -27,9 +27,15 @@ export function documentsView() {
   let refreshing = false;
   let stale = false;
 
-  async function open() {
+  /** `asked`: of an address that names a document, as links of citations do. */
+  async function open(asked = new URLSearchParams()) {
+    const inside = asked.get("collection") ?? "default";
+    if (asked.has("document")) chooseCollection(inside);
     forgetCatalog();
     await load();
+    if (!asked.has("document")) return;
+    const [start, end] = (asked.get("quote") ?? "0,0").split(",").map(Number);
+    openDocument({ document_id: asked.get("document"), collection: inside, tenant: asked.get("tenant"), start, end });
   }
 
   async function load() {
@@ -63,9 +69,9 @@ export function documentsView() {
     const { collections } = await catalog();
     const one = collections.find((each) => each.name === chosenCollection());
     if (!one) return el("p.muted", {}, t("collection.missing", { name: chosenCollection() }));
-    const facts = [t("documents.count", { n: one.documents }), t("passages", { n: one.passages }), bytes(one.bytes), one.embedder.split(";")[0]];
+    const facts = [t("documents.count", { n: one.documents }), t("passages", { n: one.passages }), one.bytes === null ? null : bytes(one.bytes), one.embedder.split(";")[0]];
     const bad = one.status === "ready" ? null : el("p.problem", {}, el("strong", {}, maybe(`status.${one.status}`) || one.status), ` ${one.detail || maybe(`fix.${one.status}`)}`);
-    return [el("div.line.spread", {}, el("span.muted", {}, facts.join(" · ")), el("button.danger", { type: "button", onclick: erase }, t("collection.delete"))), bad];
+    return [el("div.line.spread", {}, el("span.muted", {}, facts.filter(Boolean).join(" · ")), el("button.danger", { type: "button", onclick: erase }, t("collection.delete"))), bad];
   }
 
   function over(event) {
@@ -151,13 +157,13 @@ export function documentsView() {
 
   function documentRow(one, inside) {
     const title = one.title || one.source || one.id;
-    const show = () => openDocument({ document_id: one.id, title, collection: inside });
-    const row = el("tr", {}, el("td", {}, el("button.link", { type: "button", onclick: show }, title), el("div.muted", {}, one.source || one.id)), el("td.number", {}, number(one.passages)), el("td.muted", {}, when(one.indexed_at)), el("td.number", {}, el("button.danger", { type: "button", "aria-label": t("documents.delete", { title }), onclick: remove }, t("delete"))));
+    const show = () => openDocument({ document_id: one.id, tenant: one.tenant, title, collection: inside });
+    const row = el("tr", {}, el("td", {}, el("button.link", { type: "button", onclick: show }, title), el("div.muted", {}, [one.source || one.id, one.tenant].filter(Boolean).join(" · "))), el("td.number", {}, number(one.passages)), el("td.muted", {}, when(one.indexed_at)), el("td.number", {}, el("button.danger", { type: "button", "aria-label": t("documents.delete", { title }), onclick: remove }, t("delete"))));
     async function remove() {
       const warning = one.origin === "file" ? ` ${t("documents.delete.file")}` : "";
       if (!(await confirmed(t("documents.delete.sure", { title }) + warning, t("delete"), t("cancel")))) return;
       try {
-        await call("DELETE", `documents/${encodeURIComponent(one.id)}`, { query: { collection: inside } });
+        await call("DELETE", `documents/${encodeURIComponent(one.id)}`, { query: { collection: inside, tenant: one.tenant || null } });
         row.remove();
         await refresh();
       } catch (problem) {
