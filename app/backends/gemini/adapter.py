@@ -28,6 +28,7 @@ from app.backends.base import (
     Probed,
     Reply,
 )
+from app.backends.bounds import bound
 from app.backends.gemini import GEMINI_MODEL
 from app.backends.gemini.decisions import API_VERSION, decides, decision_of, questions_of
 from app.backends.gemini.errors import FOREIGN, peer_of, translate
@@ -125,7 +126,7 @@ def _http(settings: BackendSettings) -> httpx2.AsyncClient:
         ),
         # A proxy in the environment is for the world outside, not for a server on this machine.
         mounts={f"all://{host}": None for host in _LOOPBACK},
-        event_hooks={"request": [prepare], "response": [note_response]},
+        event_hooks={"request": [prepare], "response": [note_response, bound]},
     )
 
 

@@ -87,7 +87,7 @@ def translated(exc: Exception, peer: Peer) -> UpstreamError:
         error = error_of_status(exc.status_code, peer, _reasons(exc.body), wait)
         error.reason = logged_reason(_message(exc.body))
         return error
-    if isinstance(exc, _UNREADABLE):
+    if isinstance(exc, _UNREADABLE) or isinstance(exc.__cause__, httpx2.DecodingError):  # the SDK may wrap it
         return unreadable(peer)
     if isinstance(exc, httpx2.InvalidURL):
         return UpstreamRejected(name, f"{name}: the URL is invalid; `url` should be like http://127.0.0.1:8000/v1")

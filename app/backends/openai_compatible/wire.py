@@ -10,6 +10,7 @@ import httpx2
 import msgspec
 from openai import AsyncOpenAI, AsyncStream, Omit
 
+from app.backends.bounds import bound
 from app.backends.openai_compatible.errors import FOREIGN, named_error, translated
 from app.backends.openai_compatible.messages import Completion
 from app.backends.settings import BackendSettings
@@ -50,7 +51,7 @@ class Wire:
             limits=httpx2.Limits(max_keepalive_connections=settings.concurrency, keepalive_expiry=_KEEP_ALIVE_S),
             trust_env=not is_near(url),
             verify=not url.startswith("http:"),  # the system's certificates take a tenth of a second to read
-            event_hooks={"request": [_carry_trace]},
+            event_hooks={"request": [_carry_trace], "response": [bound]},
             follow_redirects=False,  # a redirect would carry texts, maybe the key, to a host that nobody configured
         )
         self._client = _Client(

@@ -1,6 +1,8 @@
 """Gemini's connections: which server and key they use, and that none is left behind."""
 
 import asyncio
+import gzip
+import json
 import logging
 import socket
 from collections.abc import Iterator
@@ -8,12 +10,14 @@ from collections.abc import Iterator
 import pytest
 from google.oauth2.credentials import Credentials
 
+from app.backends.bounds import MAX_REPLY_BYTES
 from app.backends.gemini.adapter import GeminiAdapter
 from app.backends.settings import BackendSettings
-from app.errors import ConfigError, UpstreamRejected, UpstreamUnavailable
+from app.errors import ConfigError, UpstreamBadReply, UpstreamRejected, UpstreamUnavailable
 from tests.fakes.faults import Fault, seeded_faults
 from tests.fakes.gemini_refusals import KEY
 from tests.fakes.gemini_server import MODEL, GeminiServer
+from tests.fakes.http_server import answering
 from tests.unit.app.backends.gemini.bench import NAME, PLENTY_S, asking, bench, failure, settings_for, streamed
 
 pytestmark = pytest.mark.anyio
@@ -229,3 +233,17 @@ async def test_nothing_is_logged_about_a_call(caplog: pytest.LogCaptureFixture) 
             for _ in Fault:
                 await failure(b.gemini, "stream")
     assert caplog.records == []
+
+
+@BOTH_WAYS
+async def test_a_reply_without_end_is_read_no_further(how: str) -> None:
+    """What a few bytes unpack to does not fill the memory: it counts as a reply that cannot be read."""
+    content = {"parts": [{"text": "a" * MAX_REPLY_BYTES}], "role": "model"}
+    body = json.dumps({"candidates": [{"content": content, "finishReason": "STOP"}]}).encode()
+    headers = {"Content-Encoding": "gzip"}
+    if how == "stream":
+        body, headers["Content-Type"] = b"data: %s\r\n\r\n" % body, "text/event-stream"
+    with answering(200, gzip.compress(body), headers=headers) as url:
+        gemini = GeminiAdapter(NAME, BackendSettings(kind="gemini", url=url, api_key=KEY))
+        assert isinstance(await failure(gemini, how), UpstreamBadReply)
+        await gemini.aclose()

@@ -1,15 +1,17 @@
 """Chat completions of OpenAI-style servers, whole and streamed."""
 
 import base64
+import gzip
 import json
 
 import pytest
 
 from app.backends.base import ChatRequest, Message
+from app.backends.bounds import MAX_REPLY_BYTES
 from app.backends.openai_compatible.adapter import OpenAICompatible
 from app.backends.settings import BackendSettings
 from app.domain import Function, Image, TokenCount, Tools
-from app.errors import ConfigError, InvalidRequest, Refused, UpstreamUnavailable
+from app.errors import ConfigError, InvalidRequest, Refused, UpstreamBadReply, UpstreamUnavailable
 from tests.fakes.faults import Fault
 from tests.fakes.http_server import answering
 from tests.fakes.openai_model import FakeModel
@@ -117,6 +119,22 @@ async def test_vllms_json_cannot_run_away() -> None:
     assert bodies["ollama"]["stop"] == ["END"]
     assert bodies["vllm"]["stop"][0] == "END"
     assert "\n\n\n" in bodies["vllm"]["stop"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_reply_without_end_is_read_no_further(streamed: bool, packed: bool) -> None:
+    """Beyond the limit it counts as one that cannot be read, whether it was sent or unpacked to that size."""
+    whole = json.dumps({"choices": [{"message": {"content": "a" * MAX_REPLY_BYTES}, "finish_reason": "stop"}]}).encode()
+    body = b"data: %s\n\ndata: [DONE]\n\n" % whole if streamed else whole
+    headers = {"Content-Type": "text/event-stream"} if streamed else {}
+    if packed:
+        body, headers["Content-Encoding"] = gzip.compress(body), "gzip"
+    with answering(200, body, headers=headers) as url:
+        adapter = OpenAICompatible("gemma", BackendSettings(kind="vllm", url=f"{url}/v1", model="tiny"))
+        with pytest.raises(UpstreamBadReply):
+            await (collected(adapter, asking()) if streamed else adapter.complete(asking(), TIMEOUT_S))
+        await adapter.aclose()
 
 
 @pytest.mark.parametrize("streamed", [False, True])
