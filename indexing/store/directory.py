@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from indexing.errors import InvalidName
+from indexing.errors import Conflict, InvalidName
 from indexing.store.base import CollectionSpec, Damaged, check_name, new_generation
 from indexing.store.seal import replace_file
 
@@ -78,6 +78,18 @@ class CollectionsDirectory:
                 damaged.append(collection)
         known = {one.name for one in found} | {one.name for one in damaged}
         return found, [*damaged, *(one for one in self._quarantined() if one.name not in known)]
+
+    def check_spelling(self, name: str) -> None:
+        """Raise Conflict where the disk takes a name for that of another collection, as that of a Mac does "Notes" and
+        "notes": one would be written over the other.
+        """
+        spellings = [one.name for one in self._collections.iterdir()]
+        if name not in spellings and self.path(name).exists():
+            other = next(one for one in spellings if one.casefold() == name.casefold())
+            raise Conflict(
+                f"collection {name!r}: this disk does not tell it from {other!r}, as it ignores upper and lower case; "
+                "choose another name"
+            )
 
     def begin(self, name: str) -> None:
         """Announce the first generation of a new collection: if `point` never comes, there was nothing in it."""

@@ -236,6 +236,7 @@ class EmbeddedStore:
             if name in self._damaged:
                 raise self._damaged[name].error()
             if name not in self._entries:
+                self._files.check_spelling(name)
                 self._files.begin(name)
                 generation = self._new_generation(name, spec)
                 entry = _Entry(self._files, name, spec, generation, live=True)
@@ -303,6 +304,7 @@ class EmbeddedStore:
         delete()
 
     def _begin_rebuild(self, name: str, spec: CollectionSpec) -> str:
+        self._files.check_spelling(name)
         fresh = self._new_generation(name, spec)
         key = generation_name(name, fresh.id)
         with self._table:

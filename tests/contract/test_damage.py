@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from indexing.documents import EVERYTHING
-from indexing.errors import CollectionDamaged, CollectionNotFound
+from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict
 from indexing.store.base import CollectionSpec, Retrieval, SparseVector
 from indexing.store.directory import CollectionsDirectory
 from indexing.store.embedded import EmbeddedStore
@@ -191,6 +191,29 @@ async def test_reading_and_a_kill_damage_nothing(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path / "killed")
     assert (await passages(store, "hurt"), await store.damaged()) == (40, [])
     await store.close()
+
+
+async def test_a_disk_that_ignores_case_keeps_collections_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a Mac: "Well" would be written over "well"."""
+    exact = CollectionsDirectory.path
+
+    def ignoring_case(files: CollectionsDirectory, name: str) -> Path:
+        path = exact(files, name)
+        return next((one for one in path.parent.iterdir() if one.name.casefold() == name.casefold()), path)
+
+    monkeypatch.setattr(CollectionsDirectory, "path", ignoring_case)
+    await closed(tmp_path)
+    for change in (EmbeddedStore.create, EmbeddedStore.begin_rebuild):
+        store = EmbeddedStore(tmp_path)
+        with pytest.raises(Conflict, match=r"'Well'.*'well'"):
+            await change(store, "Well", SPEC)
+        await store.close()
+        store = EmbeddedStore(tmp_path)
+        assert [info.name for info in await store.collections()] == ["hurt", "well"]
+        assert await passages(store, "well") == 40
+        await store.close()
 
 
 async def test_a_creation_that_was_killed_leaves_nothing(tmp_path: Path) -> None:
