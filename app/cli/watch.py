@@ -18,8 +18,8 @@ from app.config.settings import Settings
 from app.errors import ConfigError, WinnowError
 from indexing.pipeline.progress import Summary, SyncRequest
 
-Seen = Mapping[str, object]
-"""File -> whatever tells one state of it from another."""
+Seen = Mapping[str, Mapping[str, object]]
+"""Source -> file -> whatever tells one state of it from another."""
 
 MOST_LOOKS = 6
 """At changes that never pause; then a run takes what there is."""
@@ -57,7 +57,8 @@ def watch(
     """Index files, directories, globs or buckets (s3://bucket/folder), and again whenever they change.
 
     A change is taken once a second look has found it finished, or after six looks. What fails is tried again at the
-    next look, later each time up to five minutes. Ends with Ctrl-C or SIGTERM; nothing is lost by it, nor by a kill.
+    next look, later each time up to five minutes. A source with no file at all is taken for a drive that is not there:
+    what is indexed of it stays. Ends with Ctrl-C or SIGTERM; nothing is lost by it, nor by a kill.
     """
     settings = current_settings()
     request = SyncRequest(
@@ -69,11 +70,11 @@ def watch(
         allowed=allowed or None,
     )
     err.print(f"watching {clean(', '.join(sources))} every {every:g} s; Ctrl-C ends it", markup=False, highlight=False)
-    follow(lambda: look(request), lambda: _index(settings, request, as_json), time.sleep, every)
+    follow(lambda: look(request), lambda seen: _index(settings, request, seen, as_json), time.sleep, every)
 
 
 def follow(
-    look: Callable[[], Seen], bring_in_line: Callable[[], bool], pause: Callable[[float], None], every: float
+    look: Callable[[], Seen], bring_in_line: Callable[[Seen], bool], pause: Callable[[float], None], every: float
 ) -> None:
     """Bring in line at once, and after every change that has settled, until an exception ends it.
 
@@ -85,7 +86,7 @@ def follow(
     while True:
         seen = look()
         if seen != done and (before is None or seen == before or waited >= MOST_LOOKS):
-            if bring_in_line():
+            if bring_in_line(seen):
                 # What was seen before the run: a change in the middle of it is seen by the next look.
                 done, waited, failures = seen, 0, 0
             else:
@@ -100,9 +101,17 @@ def look(request: SyncRequest) -> Seen:
     """The files that a run would find, and what has to be different in one that has changed."""
     from indexing.pipeline.sources import discover
 
-    discovery = discover(request.inputs, Path(request.cwd))
-    seen: dict[str, object] = {source.key: _state(source.path) for source in discovery.sources}
-    return seen | {f"?{source.name}": error.reason for source, error in discovery.problems}
+    seen: dict[str, dict[str, object]] = {}
+    for given in request.inputs:
+        discovery = discover([given], Path(request.cwd))
+        seen[given] = {source.key: _state(source.path) for source in discovery.sources}
+        seen[given] |= {f"?{source.name}": error.reason for source, error in discovery.problems}
+    return seen
+
+
+def _is_there(files: Mapping[str, object]) -> bool:
+    """Whether a source has a file, or says what keeps us from seeing one."""
+    return any(state != "not_found" for state in files.values())
 
 
 def _state(path: object) -> object:
@@ -115,8 +124,18 @@ def _state(path: object) -> object:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _index(settings: Settings, request: SyncRequest, as_json: bool) -> bool:
-    """One run. What nobody but the user can mend ends the command; with everything else it waits for better days."""
+def _index(settings: Settings, request: SyncRequest, seen: Seen, as_json: bool) -> bool:
+    """One run. What nobody but the user can mend ends the command; with everything else it waits for better days.
+
+    Nobody watches the watcher: a drive that was not mounted would have its documents deleted.
+    """
+    there = tuple(given for given in request.inputs if _is_there(seen[given]))
+    for given in (one for one in request.inputs if one not in there):
+        note = f"{clean(given)} has no files: what is indexed of it stays, until `winnow index` is run over it"
+        err.print(note, style="yellow", markup=False, highlight=False)
+    if not there:
+        return True
+    request = msgspec.structs.replace(request, inputs=there)
     try:
         with IndexingView(err) as view, ending_on_interrupt(view.stop):
             summary = index_files(settings, request, view.show)

@@ -32,7 +32,7 @@ def followed(looks: Sequence[Seen], works: Sequence[bool] = ()) -> tuple[list[in
             raise Enough
         return looks[len(pauses)]
 
-    def run() -> bool:
+    def run(_: Seen) -> bool:
         runs.append(len(pauses))
         return works[len(runs) - 1] if len(runs) <= len(works) else True
 
@@ -41,7 +41,7 @@ def followed(looks: Sequence[Seen], works: Sequence[bool] = ()) -> tuple[list[in
     return runs, pauses
 
 
-A, B, C = {"a": 1}, {"a": 2}, {"a": 2, "c": 1}
+A, B, C = {"x": {"a": 1}}, {"x": {"a": 2}}, {"x": {"a": 2, "c": 1}}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ A, B, C = {"a": 1}, {"a": 2}, {"a": 2, "c": 1}
         ([A, B, B, B], [0, 2]),
         ([A, B, C, C, C], [0, 3]),
         ([A, B, A, A], [0]),
-        ([A, *({"a": n} for n in range(2, 12))], [0, MOST_LOOKS + 1]),
+        ([A, *({"x": {"a": n}} for n in range(2, 12))], [0, MOST_LOOKS + 1]),
     ],
 )
 def test_a_change_is_taken_once_it_has_settled(looks: list[Seen], runs: list[int]) -> None:
@@ -105,9 +105,40 @@ def test_the_command_tells_each_run_and_survives_a_busy_index(monkeypatch: pytes
 
     monkeypatch.setattr(watch, "index_files", index_files)
     monkeypatch.setattr(watch.time, "sleep", pause)
+    (tmp_path / "a.txt").write_text("one")
     arguments = ["watch", str(tmp_path), "--collection", "notes", "--tenant", "acme", "--every", "2", "--json"]
     result = CliRunner().invoke(main.cli, arguments)
     assert [(one.collection, one.tenant) for one in asked] == [("notes", "acme")] * 2
     assert pauses == [4, 2, 2]
     assert "tried again later" in result.stderr
     assert [json.loads(line)["created"] for line in result.stdout.splitlines()] == [1]
+
+
+def test_a_drive_that_is_not_there_loses_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """At the start and later: a source that is missing or empty is no part of a run, and is named; others are."""
+    drive, folder = tmp_path / "drive", tmp_path / "folder"
+    asked: list[tuple[str, ...]] = []
+    pauses: list[float] = []
+    folder.mkdir()
+    (folder / "a.txt").write_text("one")
+
+    def index_files(_: object, request: SyncRequest, __: object) -> Summary:
+        asked.append(request.inputs)
+        return Summary(collection="notes")
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            drive.mkdir()
+            (drive / "b.txt").write_text("two")
+        elif len(pauses) == 5:
+            (drive / "b.txt").unlink()
+        elif len(pauses) == 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch, "index_files", index_files)
+    monkeypatch.setattr(watch.time, "sleep", pause)
+    result = CliRunner().invoke(main.cli, ["watch", str(drive), str(folder)])
+    both, one = (str(drive), str(folder)), (str(folder),)
+    assert asked == [one, both, one]
+    assert result.stderr.count(f"{drive} has no files") == 2
