@@ -83,6 +83,7 @@ async def test_any_replica_takes_uploads(tmp_path: Path, postgres: Postgres) -> 
             status, said = await first.run("serve", "--port", "0")
             assert (status, f"holds the home {first.home}" in said, "WINNOW_HOME" in said) == (3, True, True)
             await commands_reach_the_writer(Service(tmp_path / "none", tmp_path / "none.log", settings=settings))
+            await survive_outages(first, second, postgres, settings["WINNOW_DATABASE_URL"])
             async with balancing(lambda: [first.url, second.url]) as proxy, client_of(proxy) as client:
                 await counts_a_rate_once(client)
                 words = {f"d{n}": rare_word(n) for n in range(many)}
@@ -162,6 +163,25 @@ async def commands_reach_the_writer(alone: Service) -> None:
         status, said = await alone.run(*command)
         assert (status, "Traceback" in said) == (0, False)
     assert "f.txt" in (await alone.run("documents", "list", "--collection", "notes"))[1]
+
+
+async def survive_outages(writer: Service, standby: Service, postgres: Postgres, url: str) -> None:
+    """When the database is back the same replica writes, and the other one still does not."""
+
+    def token() -> str:
+        return postgres.sql(url.rpartition("/")[2].partition("?")[0], "SELECT token FROM winnow.writer WHERE url <> ''")
+
+    before = token()
+    for _ in range(3):
+        postgres.stop()
+        await asyncio.sleep(1)
+        postgres.start()
+        for one in (standby, writer):
+            async with one.client() as client:
+                client.headers.update(KEY)
+                await answered(client, "/jobs")
+        await asyncio.sleep(4)  # as long as two looks of the one that does not write
+    assert (token(), writer.exit_status, standby.exit_status) == (before, None, None)
 
 
 async def takes_the_same_heads(writer: Service, standby: Service) -> None:

@@ -1,6 +1,7 @@
 """Keys and rates that several replicas share, on a real PostgreSQL."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +144,21 @@ async def test_tokens_wait_for_the_database(replicas: Replicas, postgres: Postgr
     await rates.close()
     with pytest.raises(RateLimited):
         await rates.admit(ours)
+
+
+@pytest.mark.parametrize("ahead_s", [86_400.0, -86_400.0])
+async def test_keys_end_by_the_clock_of_the_database(database_url: str, ahead_s: float) -> None:
+    """A secret that was rotated holds for its overlap where a machine's clock is a day off, and one made there too."""
+    databases = [Database(database_url), Database(database_url, clock=lambda: time.time() + ahead_s)]
+    one, other = (Access(Path("/nowhere"), AccessSettings(), database=database) for database in databases)
+    for database in databases:
+        database.hear_clock()
+    _, token = one.file.create(SEARCHING)
+    one.file.rotate("ci", 60)
+    _, ending = other.file.create(KeyRequest(name="ends", scopes=("search",)))
+    other.file.rotate("ends", 60)
+    for access in (one, other):
+        access.load()
+        assert [identify(access, given).key for given in (token, ending)] == ["ci", "ends"]
+    for database in databases:
+        database.close()
