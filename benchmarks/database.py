@@ -4,22 +4,25 @@
 
 A real PostgreSQL (Debian's programs are needed) with a database for each size, filled by the server itself and
 analysed: calls of a year, of 3 backends, 40 models and 50 keys, every fiftieth a failure. Each line is one function of
-the service, called once: the server, the way, and what Python makes of the rows.
+the service, called once: the server, the way, and what Python makes of the rows. Then the tables are those of an
+earlier version, without their last index, and a newer replica brings them up to date while another one books calls.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 
 from app.accounting.budgets import BudgetKey, Limit, Reservation
-from app.accounting.ledger import LedgerLimits, new_id
+from app.accounting.ledger import Entry, LedgerLimits, new_id
 from app.accounting.reports import Span, export, usage
-from app.accounting.shared import SharedLedger
+from app.accounting.shared import MIGRATIONS, SharedLedger
 from indexing.postgres import Database
+from tests.fakes.money import record
 from tests.fakes.postgres import Postgres, running_postgres
 
 DAYS = 365
@@ -69,6 +72,27 @@ def questions(ledger: SharedLedger, now: datetime) -> dict[str, Callable[[], obj
     }
 
 
+def upgraded(postgres: Postgres, ledger: SharedLedger) -> dict[str, float]:
+    """Seconds of the migration, and of the call that took longest to be booked meanwhile."""
+    name = ledger._database.address.database
+    postgres.sql(name, "DROP INDEX winnow.calls_by_key")
+    postgres.sql(name, f"UPDATE winnow.parts SET version = {len(MIGRATIONS) - 1} WHERE part = 'ledger'")  # noqa: S608
+    newer = Database(postgres.url(name))
+    longest = 0.0
+    with ThreadPoolExecutor(1) as replica:
+        begun = time.perf_counter()
+        migration = replica.submit(newer.prepare, "ledger", MIGRATIONS)
+        while not migration.done():
+            booked = time.perf_counter()
+            ledger.write([Entry(record(time.time()), new_id())])
+            longest = max(longest, time.perf_counter() - booked)
+            time.sleep(0.02)
+        took = time.perf_counter() - begun
+        migration.result()
+    newer.close()
+    return {"the tables are brought up to date": took, "the longest booking of a call meanwhile": longest}
+
+
 def main(arguments: list[str]) -> int:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,10 +102,13 @@ def main(arguments: list[str]) -> int:
     now, took = datetime.now(UTC), dict[str, list[float]]()
     with running_postgres() as postgres:
         for rows in (options.small, options.rows):
-            for name, ask in questions(filled(postgres, rows, now), now).items():
+            ledger = filled(postgres, rows, now)
+            for name, ask in questions(ledger, now).items():
                 begun = time.perf_counter()
                 ask()
                 took.setdefault(name, []).append(time.perf_counter() - begun)
+            for name, seconds in upgraded(postgres, ledger).items():
+                took.setdefault(name, []).append(seconds)
     sys.stdout.write(f"| seconds | {options.small:,} calls | {options.rows:,} calls |\n|---|---|---|\n")
     for name, (few, many) in took.items():
         sys.stdout.write(f"| {name} | {few:.3f} | {many:.3f} |\n")

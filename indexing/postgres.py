@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-import msgspec
-
+from indexing.database_url import SETTING, address_of, ssl_context
 from indexing.errors import DiskFull, StoreBusy, StoreUnavailable
 from indexing.tables import NotPrepared, Rows, WrittenByNewer, earlier
 
@@ -35,15 +33,12 @@ RETRY_S = 2.0
 """When whoever was refused may ask again."""
 
 _SCHEMA = "winnow"
-_SETTING = "WINNOW_DATABASE_URL"
 _STATEMENT_TIMEOUT = f"SET statement_timeout TO {int(TIMEOUT_S * 1000)}"
 _SETTINGS = (
     f"SET search_path TO {_SCHEMA}, pg_catalog; "
     # A UNION ALL gives the rows of its parts in their order only where one process reads them.
     f"SET max_parallel_workers_per_gather TO 0; {_STATEMENT_TIMEOUT}; SET TIME ZONE 'UTC'"
 )
-_SSL_MODES = ("disable", "prefer", "require", "verify-full")
-_PARAMETERS = ("sslmode", "sslrootcert", "host")
 
 _PARTS = "CREATE TABLE IF NOT EXISTS parts (part TEXT PRIMARY KEY, version BIGINT NOT NULL)"
 _STEPPED = "INSERT INTO parts VALUES (?, ?) ON CONFLICT (part) DO UPDATE SET version=excluded.version"
@@ -69,57 +64,6 @@ _REFUSED = {
     "3D000": "it has no such database; create it",
     "42501": "the user lacks rights; it must own the database, or the schema winnow in it",
 }
-
-
-class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the database is. `socket` is the path of a Unix socket, in the place of a host."""
-
-    host: str
-    port: int
-    database: str
-    user: str
-    password: str | None = msgspec.field(default=None)
-    socket: str | None = None
-    ssl_mode: str = "prefer"
-    ssl_root: str | None = None
-
-    @property
-    def shown(self) -> str:
-        """For people: without the password."""
-        return f"{self.socket or self.host}:{self.port}/{self.database}"
-
-
-def address_of(url: str) -> Address:
-    """`postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full&sslrootcert=FILE`.
-
-    `?host=/run/postgresql` is the directory of a Unix socket. Raises ValueError, with a sentence without the password.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 5432
-    except ValueError:
-        raise ValueError("it is not a URL") from None
-    options = dict(parse_qsl(parts.query))
-    if parts.scheme not in ("postgresql", "postgres"):
-        raise ValueError("it does not begin with postgresql://")
-    if unknown := sorted({*options} - {*_PARAMETERS}):
-        raise ValueError(f"it has the unknown parameter {unknown[0]!r}; known are {', '.join(_PARAMETERS)}")
-    mode = options.get("sslmode", "prefer")
-    if mode not in _SSL_MODES:
-        raise ValueError(f"sslmode {mode!r} is not one of {', '.join(_SSL_MODES)}")
-    directory, database = options.get("host", ""), unquote(parts.path[1:])
-    if not (parts.hostname or directory) or not database or not parts.username:
-        raise ValueError("it lacks a user, a host or a database")
-    return Address(
-        host=parts.hostname or "",
-        port=port,
-        database=database,
-        user=unquote(parts.username),
-        password=unquote(parts.password) if parts.password else None,
-        socket=f"{directory}/.s.PGSQL.{port}" if directory else None,
-        ssl_mode=mode,
-        ssl_root=options.get("sslrootcert"),
-    )
 
 
 class DatabaseAway(StoreBusy):
@@ -373,7 +317,7 @@ class Database:
             database=address.database,
             password=address.password,
             unix_sock=address.socket,
-            ssl_context=_ssl_context(address),
+            ssl_context=ssl_context(address),
             timeout=CONNECT_S,
             application_name="winnow",
         )
@@ -390,12 +334,12 @@ class Database:
             where = f"database {self.address.shown}"
             if not code:
                 if isinstance(exc, ssl.SSLCertVerificationError):
-                    why = f"is not believed to be itself: {exc.verify_message.rstrip('.')}; sslrootcert in {_SETTING}"
+                    why = f"is not believed to be itself: {exc.verify_message.rstrip('.')}; sslrootcert in {SETTING}"
                     raise StoreUnavailable(f"{where} {why} names the file of its authority") from exc
-                why = f"{_cause(exc)}; is it running, and is {_SETTING} right?"
+                why = f"{_cause(exc)}; is it running, and is {SETTING} right?"
                 raise DatabaseAway(f"{where} cannot be reached: {why}") from exc
             if code in _REFUSED:
-                raise StoreUnavailable(f"{where} refused the connection: {_REFUSED[code]} ({_SETTING})") from exc
+                raise StoreUnavailable(f"{where} refused the connection: {_REFUSED[code]} ({SETTING})") from exc
             if code == _FULL:
                 raise DiskFull(f"{where} cannot be written: its disk is full; free some space") from exc
             if code.startswith(_GONE) or code in _TRANSIENT:
@@ -462,24 +406,6 @@ def _version(db: PostgresConnection, part: str) -> int | None:
         return None
     row = db.execute("SELECT version FROM parts WHERE part=?", (part,)).fetchone()
     return None if row is None else int(row[0])
-
-
-def _ssl_context(address: Address) -> ssl.SSLContext | bool | None:
-    """As the driver has it: False for none, None for encryption where the server offers it, without looking at who it
-    is; "require" fails where it does not.
-    """
-    if address.ssl_mode == "disable" or address.socket is not None:
-        return False
-    if address.ssl_mode == "prefer":
-        return None
-    try:
-        context = ssl.create_default_context(cafile=address.ssl_root)
-    except OSError as exc:
-        why = exc.strerror if isinstance(exc, FileNotFoundError | PermissionError) else "it holds no certificate"
-        raise StoreUnavailable(f"sslrootcert {address.ssl_root} in {_SETTING} cannot be read: {why}") from exc
-    if address.ssl_mode == "require":
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 def _code(exc: BaseException) -> str:

@@ -11,7 +11,7 @@ from app.backends.registry import foreign_settings, provider_of
 from app.backends.router import Backends, declared
 from app.config.settings import Settings, read_settings, variable_of
 from app.errors import ConfigError, MissingCapability, UnknownBackend
-from indexing.postgres import address_of
+from indexing.database_url import address_of
 from indexing.settings import MULTILINGUAL_MODEL, QUICKSTART_MODEL
 
 _NEAR = 0.8

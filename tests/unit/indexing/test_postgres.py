@@ -12,9 +12,9 @@ import app.access.shared
 import app.accounting.shared
 import app.ranking.shared
 import app.services.job_records
-import indexing.pipeline.manifest
+import indexing.pipeline.manifest_tables
 from indexing.errors import StoreUnavailable
-from indexing.postgres import CONNECT_S, INDEX, TIMEOUT_S, Database, DatabaseAway, PostgresConnection, address_of
+from indexing.postgres import CONNECT_S, INDEX, TIMEOUT_S, Database, DatabaseAway, PostgresConnection
 from indexing.tables import NotPrepared
 from tests.fakes.postgres import Postgres
 
@@ -33,33 +33,6 @@ def database(database_url: str) -> Iterator[Database]:
 def count(database: Database) -> int:
     with database.connected() as db:
         return int(db.execute("SELECT count(*) FROM notes").fetchone()[0])
-
-
-@pytest.mark.parametrize(
-    ("url", "why"),
-    [
-        ("mysql://u@h/d", "does not begin with postgresql://"),
-        ("postgresql://h/d", "lacks a user, a host or a database"),
-        ("postgresql://u:secret@h", "lacks a user, a host or a database"),
-        ("postgresql://u:secret@h:port/d", "not a URL"),
-        ("postgresql://u:secret@h/d?sslmode=maybe", "sslmode 'maybe'"),
-        ("postgresql://u:secret@h/d?pool=7", "unknown parameter 'pool'"),
-    ],
-)
-def test_a_url_that_is_none_is_refused_in_a_sentence(url: str, why: str) -> None:
-    """Without the password in it."""
-    with pytest.raises(ValueError, match=why) as refused:
-        address_of(url)
-    assert "secret" not in str(refused.value)
-
-
-def test_a_url_has_everything() -> None:
-    """Escaped characters, a socket's directory, and what is shown has no password."""
-    address = address_of("postgres://us%40er:p%2Fw@db.example:6432/my%20data?sslmode=verify-full&sslrootcert=/ca.pem")
-    assert (address.user, address.password, address.host, address.port) == ("us@er", "p/w", "db.example", 6432)
-    assert (address.database, address.ssl_mode, address.ssl_root) == ("my data", "verify-full", "/ca.pem")
-    assert address.shown == "db.example:6432/my data"
-    assert address_of("postgresql://u@/d?host=/run/postgresql").socket == "/run/postgresql/.s.PGSQL.5432"
 
 
 @pytest.mark.postgres
@@ -239,7 +212,7 @@ def test_others_go_on_while_tables_change(
     "migrations",
     [
         *(app.accounting.shared.MIGRATIONS, app.access.shared.MIGRATIONS, app.ranking.shared.MIGRATIONS),
-        *(app.services.job_records.SHARED_MIGRATIONS, indexing.pipeline.manifest.SHARED_MIGRATIONS),
+        *(app.services.job_records.SHARED_MIGRATIONS, indexing.pipeline.manifest_tables.SHARED_MIGRATIONS),
     ],
 )
 def test_no_index_is_built_while_others_wait(migrations: Sequence[str]) -> None:
