@@ -35,7 +35,7 @@ def show_list(collection: str, limit: int, cursor: str, as_json: bool) -> None:
     if not page["documents"]:
         out.print("no documents" if not cursor else "no more documents")
         return
-    out.print(_table(page["documents"]), soft_wrap=False)
+    out.print(documents_table(page["documents"]), soft_wrap=False)
     if page["next_cursor"]:
         err.print(f"more: --cursor {page['next_cursor']}", style="dim", markup=False, highlight=False)
 
@@ -53,7 +53,7 @@ def show(document_id: str, collection: str, tenant: str | None, no_text: bool, a
     if as_json:
         print_json(document)
         return
-    out.print(_table([document]), soft_wrap=False)
+    out.print(documents_table([document]), soft_wrap=False)
     for name, value in {"title": document["title"], **document["metadata"]}.items():
         if value not in ("", None):
             out.print(Text.assemble((f"{clean(str(name))}: ", "dim"), clean(str(value))))
@@ -78,11 +78,13 @@ def _of(tenant: str | None) -> dict[str, str]:
     return {} if tenant is None else {"tenant": tenant}
 
 
-def _table(found: list[dict[str, Any]]) -> Table:
+def documents_table(found: list[dict[str, Any]]) -> Table:
+    """A row for each, as GET /documents tells it; a column of tenants where one has any."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     tenants = any(document["tenant"] for document in found)
     for head in ("id", "source", "passages", "indexed", "from", *(["tenant"] if tenants else [])):
-        table.add_column(head, justify="right" if head == "passages" else "left", overflow="fold")
+        # An id is there to be copied: what does not fit is taken from the others.
+        table.add_column(head, justify="right" if head == "passages" else "left", overflow="fold", no_wrap=head == "id")
     for document in found:
         table.add_row(
             clean(document["id"]),
