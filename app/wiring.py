@@ -180,8 +180,8 @@ class Services:
         self.jobs.start()
 
     async def hold_home(self) -> None:
-        """A service keeps others from its home; an index in this process has done so. Raises IndexBusy."""
-        if self.replicas is not None:
+        """A service keeps others from its home; an index in this process does so itself. Raises IndexBusy."""
+        if self.settings.store.url:
             await self._write_lock.get()
 
     async def close(self) -> None:

@@ -365,15 +365,19 @@ class Jobs:
 
     async def _resume_at_last(self) -> None:
         """As soon as it is possible: the disk may be full, and the next upload may be far."""
-        waits = pauses(self._limits.retry_s, _LONGEST_PAUSE_S)
+        # The replica that runs them may end while the database is away: whoever takes over must not come late.
+        longest = self._limits.standby_s if self._is_shared else _LONGEST_PAUSE_S
+        waits, said = pauses(self._limits.retry_s, longest), ""
         while True:
             try:
                 await self._resumed.get()
             except IndexBusy:  # another replica runs them; this one does when that ends, which is no failure
-                waits, pause = pauses(self._limits.retry_s, _LONGEST_PAUSE_S), self._limits.standby_s
+                waits, said, pause = pauses(self._limits.retry_s, longest), "", self._limits.standby_s
             except WinnowError as exc:
                 pause = next(waits)
-                log.error("jobs wait to be continued", detail=str(exc), seconds=pause)
+                if str(exc) != said:
+                    log.error("jobs wait to be continued", detail=str(exc), seconds=pause)
+                said = str(exc)
             except Exception:
                 log.exception("jobs cannot be continued")
                 return

@@ -160,3 +160,18 @@ def test_a_job_outlives_the_server(service: Service, qdrant: Qdrant) -> None:
     assert service.documents() == before | dict.fromkeys(accepted, 1)
     found = service.client.post("/search", json={"query": "heron of the 41th pond", "limit": 1}).json()["results"]
     assert found[0]["document_id"] == "note-41"
+
+
+def test_a_second_service_on_a_home_is_refused(service: Service, qdrant: Qdrant) -> None:
+    """Before it serves, and it names the other one: both would write, and only one of them be found by commands."""
+    second = subprocess.run(
+        [sys.executable, "-m", "tests.fakes.quick_winnow", "serve", "--port", "0"],
+        cwd=ROOT,
+        env={**os.environ, "WINNOW_HOME": str(service.home), **qdrant.environ()},
+        capture_output=True,
+        text=True,
+        timeout=PLENTY_S,
+    )
+    assert second.returncode == 3
+    assert f"process {service.process.pid} holds the index in {service.home}" in second.stderr
+    assert "running on" not in second.stderr + second.stdout

@@ -659,10 +659,10 @@ async def test_looking_for_faults_takes_nothing_over(tmp_path: Path, index: Inde
 
 
 async def test_a_standby_does_not_use_up_the_patience_with_failures(tmp_path: Path, index: Index) -> None:
-    """However often another replica was there, the first failure is tried again soon."""
+    """However often another replica was there, and however long the database is away, it looks again soon."""
     guard, records = DiskGuard(tmp_path, 0), JobRecords.in_file(tmp_path / JOBS_FILE, tmp_path / "quarantine")
-    looks: list[Exception] = [IndexBusy("another replica writes")] * 15
-    looks.append(StoreUnavailable("the database is away"))
+    looks: list[Exception] = [IndexBusy("another replica writes"), StoreUnavailable("the database is away")] * 15
+    looks += [StoreUnavailable("the database is away")] * 15
 
     async def opened() -> JobRecords:
         if looks:
