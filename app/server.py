@@ -33,6 +33,7 @@ from app.errors import WinnowError
 from app.instance import announce, announced, ensure_home, is_loopback, presence_at, withdraw
 from app.services.replicas import Replicas
 from app.wiring import Services
+from indexing.memory import share_arenas
 
 MAX_HEADERS = 200
 HOP_HEADERS, HOP_BYTES = 8, 2048
@@ -377,6 +378,7 @@ class Server(uvicorn.Server):
         """Own the index and the ledger, then serve until told to stop."""
         ensure_home(self._services.settings.index.home)
         _allow_files(self._services.settings.service.max_connections)
+        share_arenas()
         with self.capture_signals():
             await self._services.hold_home()
             if self._services.replicas is not None and sockets:

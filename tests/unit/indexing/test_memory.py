@@ -1,5 +1,7 @@
 """How much memory may still be taken."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,37 @@ def test_nothing_is_left(machine: Path) -> None:
 def test_other_systems_do_not_tell(tmp_path: Path) -> None:
     """Without /proc nobody knows."""
     assert available(tmp_path) is None
+
+
+ARENAS = """
+import ctypes, sys, threading
+from indexing.memory import share_arenas
+
+share_arenas()
+libc = ctypes.CDLL(None)
+libc.open_memstream.restype = ctypes.c_void_p
+started = threading.Barrier(8)
+
+def take():
+    started.wait()
+    for _ in range(100):
+        libc.malloc(1000)
+
+threads = [threading.Thread(target=take) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+told, size = ctypes.c_char_p(), ctypes.c_size_t()
+stream = ctypes.c_void_p(libc.open_memstream(ctypes.byref(told), ctypes.byref(size)))
+libc.malloc_info(0, stream)
+libc.fclose(stream)
+print(told.value.count(b"<heap nr"))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_threads_share_the_memory_that_was_freed() -> None:
+    """Eight threads that take memory at once take it of two arenas."""
+    done = subprocess.run([sys.executable, "-c", ARENAS], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "2\n"
