@@ -8,9 +8,10 @@ from __future__ import annotations  # some of the engine's types exist in its st
 
 import logging
 import math
+import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import count as counting
 from pathlib import Path
 from typing import Any, cast
@@ -58,6 +59,8 @@ DENSE, SPARSE = "dense", "sparse"
 _PANICS = "pyo3_runtime"
 """The module of the exception that a panic becomes. It is no Exception, and cannot be imported."""
 
+_LOG, _LOG_CLOSED = "wal", "closed-"
+"""The directory of the engine's log, and how the parts of it begin that are full. The next flush may delete these."""
 _PAGE = 512
 _FLUSH_EVERY = 4096
 """Points written between two flushes: bounds what a start after a kill has to replay."""
@@ -278,9 +281,9 @@ class EdgeShard:
         with self._writing(), self._changing(ids):
             if rows:
                 self._shard.update(edge.UpdateOperation.upsert_points(rows))
-                self._upserted += len(rows)
             if gone:
                 self._shard.update(edge.UpdateOperation.delete_points([*gone]))
+            self._count_written(len(rows))
 
     def passages(self, key: str, audience: Audience) -> list[Passage]:
         (condition,) = _by_documents([key], audience)
@@ -334,6 +337,15 @@ class EdgeShard:
         with self._reading():
             self._shard.flush()
         self._unflushed = 0
+
+    def sync_log(self) -> None:
+        """Have the disk take the engine's log, of which a start makes what was not flushed. Raises OSError.
+
+        A flush waits for the disk a hundred times and lets no other thread of the process run meanwhile.
+        """
+        for path in (self._directory / _LOG).iterdir():
+            with suppress(FileNotFoundError), path.open("r+b") as file:  # the engine renames them
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         _RECENT.forget(self._number)
@@ -441,6 +453,11 @@ class EdgeShard:
         with self._reading():
             records, following = self._shard.scroll(request)
         return records, None if following is None else str(following)
+
+
+def is_log_in_use(path: Path) -> bool:
+    """Whether a file of a shard is a part of the log that writes may change."""
+    return path.parent.name == _LOG and not path.name.startswith(_LOG_CLOSED)
 
 
 def _config(spec: CollectionSpec) -> edge.EdgeConfig:

@@ -27,7 +27,7 @@ from indexing.store import edge_layout
 from indexing.store.base import CollectionSpec
 from indexing.store.coverage import BUILT
 from indexing.store.directory import SPEC
-from indexing.store.edge_shard import EdgeShard
+from indexing.store.edge_shard import EdgeShard, is_log_in_use
 from indexing.store.generation import Generation, Retired
 from indexing.store.seal import MARKS
 
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 _LARGE_BYTES = 1 << 20
 _OF_THE_LIVE = (*MARKS, SPEC, BUILT)
 """What the copy leaves behind."""
-_LOG = "wal"
 _POINTS_AT_ONCE = 64
 """The engine lets no other thread of the process run meanwhile: some 10 ms."""
 _ROUNDS = 16
@@ -89,7 +88,7 @@ class GraphBuild:
             files = {path: path.stat().st_size for path in source.rglob("*") if path.is_file()}
             files = {path: size for path, size in files.items() if path.name not in _OF_THE_LIVE}
             self._disk.check(sum(files.values()))  # the engine may fill the holes
-            large = [path for path, size in files.items() if size >= _LARGE_BYTES and path.parent.name != _LOG]
+            large = [path for path, size in files.items() if size >= _LARGE_BYTES and not is_log_in_use(path)]
             self._copy_files([path for path in files if path not in set(large)])
         try:
             self._copy_files(large)
@@ -125,13 +124,12 @@ class GraphBuild:
             self._copy_points(shard, better, changed)
             if len(changed) <= _POINTS_AT_ONCE:
                 break
-        with self._engine_of_the_copy():
-            better.flush()
+        better.sync_log()  # so that there is little left to do while writers wait
         with writing:
             self._copy_points(shard, better, shard.take_changes())
             with self._engine_of_the_copy():
                 better.create_indexes(shard.indexes())
-                better.flush()
+            better.sync_log()
             if (points := better.count()) != (expected := shard.count()):
                 raise self._failed(f"the copy holds {points} passages, and there are {expected}")
             yield

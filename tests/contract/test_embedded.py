@@ -383,7 +383,7 @@ async def contents(store: EmbeddedStore) -> dict[str, Point]:
 async def test_the_copy_has_every_change_made_meanwhile(tmp_path: Path, seed: int) -> None:
     """After builds amid replacing, deleting and inserting at random the collection holds what was written last."""
     rng, rows = random.Random(seed), np.random.default_rng(seed)
-    store = EmbeddedStore(tmp_path, optimize_from=1500)
+    store = EmbeddedStore(tmp_path, optimize_from=500)
     await store.create("docs", CollectionSpec(dimension=64, embedder="model-a"))
     expected: dict[str, Point] = {}
     generations = {(await store.info("docs")).generation}
