@@ -74,8 +74,8 @@ def read_export(directory: Path) -> Export:
 class ExportedEmbedder:
     """An exported model, with a copy for each lane that is used.
 
-    Vectors are computed in float32. Those of the lane "bulk" are in bfloat16 where the processor has AMX, which is
-    two to three times as fast; their cosine to the others is above .9999.
+    Vectors are computed in float32. Those of the lane "bulk" are in bfloat16 where the processor has it, which is up to
+    three times as fast; their cosine to the others is above .9999.
     """
 
     def __init__(self, directory: Path, settings: EmbeddingSettings) -> None:
@@ -156,7 +156,7 @@ class _LaneModel:
     def _model(self, threads: int) -> "CompiledModel":
         """Compiled by the lane's thread, whose priority what computes for it inherits."""
         if threads not in self._compiled:
-            precision = "bf16" if self._lane == "bulk" and has_amx() else "f32"
+            precision = "bf16" if self._lane == "bulk" and has_bfloat16() else "f32"
             options = {
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": 1,
@@ -191,16 +191,17 @@ def import_openvino() -> Any:
     return openvino
 
 
-def has_amx(environ: Mapping[str, str] = os.environ, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def has_bfloat16(environ: Mapping[str, str] = os.environ, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether this processor multiplies matrices in bfloat16. OpenVINO says that it can where it only imitates it, a
     hundred times slower.
     """
     if "ONEDNN_MAX_CPU_ISA" in environ:
         return False
     try:
-        return " amx_bf16 " in cpuinfo.read_text(encoding="utf-8")
+        flags = set(cpuinfo.read_text(encoding="utf-8").split())
     except OSError:
         return False
+    return not flags.isdisjoint(("amx_bf16", "avx512_bf16"))
 
 
 def _usable_cores() -> int:

@@ -14,7 +14,7 @@ from indexing.embedding.exported import (
     ExportDamaged,
     ExportedEmbedder,
     calls_of,
-    has_amx,
+    has_bfloat16,
     read_export,
 )
 from indexing.embedding.lanes import NICENESS
@@ -143,9 +143,10 @@ class _Turned(HashEmbedder):
 def test_bfloat16_needs_a_processor_that_is_made_for_it(tmp_path: Path) -> None:
     """Where it would be imitated it takes a hundred times as long."""
     cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("flags : avx2 amx_bf16 amx_tile\n")
-    assert has_amx({}, cpuinfo)
-    assert not has_amx({"ONEDNN_MAX_CPU_ISA": "AVX2"}, cpuinfo)
-    cpuinfo.write_text("flags : avx2 avx512_bf16 avx512f\n")
-    assert not has_amx({}, cpuinfo)
-    assert not has_amx({}, tmp_path / "missing")
+    for flags in ("avx2 amx_bf16 amx_tile", "avx2 avx512_bf16 avx512_vnni"):
+        cpuinfo.write_text(f"flags : {flags}\n")
+        assert has_bfloat16({}, cpuinfo)
+        assert not has_bfloat16({"ONEDNN_MAX_CPU_ISA": "AVX2"}, cpuinfo)
+    cpuinfo.write_text("flags : avx2 avx512f avx512_vnni\n")
+    assert not has_bfloat16({}, cpuinfo)
+    assert not has_bfloat16({}, tmp_path / "missing")
