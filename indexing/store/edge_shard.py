@@ -21,7 +21,6 @@ import numpy as np
 import qdrant_edge as edge
 
 from indexing.documents import EVERYTHING, Audience, Candidate, Passage, from_payload
-from indexing.errors import CollectionDamaged, DiskFull
 from indexing.filters import DateRange, Filter, NumberRange
 from indexing.settings import StoreSettings
 from indexing.store.base import (
@@ -34,6 +33,7 @@ from indexing.store.base import (
     comparable,
 )
 from indexing.store.coverage import Coverage, Left, left_by_build, note_left
+from indexing.store.edge_errors import engine_errors
 from indexing.store.payload import (
     BUILT_IN_INDEXES,
     MAX_INDEXES,
@@ -55,9 +55,6 @@ from indexing.store.seal import mark_in_use, seal
 log = logging.getLogger(__name__)
 
 DENSE, SPARSE = "dense", "sparse"
-
-_PANICS = "pyo3_runtime"
-"""The module of the exception that a panic becomes. It is no Exception, and cannot be imported."""
 
 _LOG, _LOG_CLOSED = "wal", "closed-"
 """The directory of the engine's log, and how the parts of it begin that are full. The next flush may delete these."""
@@ -91,23 +88,6 @@ _RECENT = RecentPassages(16_000_000)
 _NUMBERS = counting()
 _MOST_COUNTS = 1000
 """Audiences of a shard whose passages are counted once."""
-
-
-@contextmanager
-def engine_errors(directory: Path, lineage: str) -> Iterator[None]:
-    """Edge raises plain `Exception` for everything that goes wrong inside it, and panics on what it did not expect;
-    errors of arguments pass through.
-    """
-    try:
-        yield
-    except BaseException as exc:
-        if type(exc) is not Exception and type(exc).__module__ != _PANICS:
-            raise
-        log.exception("the engine failed on %s", directory)
-        if "No space left" in str(exc):
-            raise DiskFull(f"the disk of {directory} is full; free some space") from exc
-        why = "the engine cannot use its files (the log has more)"
-        raise CollectionDamaged(directory.parent.name, why, lineage) from exc
 
 
 class EdgeDialect:

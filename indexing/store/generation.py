@@ -20,6 +20,7 @@ from indexing.disk import MB, DiskGuard
 from indexing.errors import CollectionDamaged, DiskFull, StoreUnavailable
 from indexing.memory import give_back
 from indexing.store.base import CollectionSpec
+from indexing.store.edge_errors import shortage_in
 from indexing.store.edge_shard import EdgeShard
 from indexing.store.seal import inspect
 from indexing.store.supervision import Watch, outcome
@@ -168,7 +169,7 @@ def _opened(directory: Path, spec: CollectionSpec, disk: DiskGuard) -> EdgeShard
     try:
         found = inspect(directory)
     except OSError as exc:
-        raise _damaged(directory, spec, f"its files cannot be read ({exc.strerror})") from exc
+        raise _unreadable(directory, spec, exc.strerror or "") from exc
     if found.trouble:
         log.error("damaged: %s: %s", directory, found.trouble)
         raise _damaged(directory, spec, found.trouble)
@@ -200,6 +201,8 @@ def _check_apart(directory: Path, spec: CollectionSpec, disk: DiskGuard) -> None
     if (process.returncode == -signal.SIGBUS or "No space left" in text) and _is_short(disk):
         raise _no_space(directory)
     log.error("checking %s failed (%d): %s", directory, process.returncode, text[-2000:])
+    if shortage := shortage_in(directory.parent.name, text):
+        raise shortage
     raise _damaged(directory, spec, "the engine cannot open its files (the log has more)")
 
 
@@ -216,6 +219,10 @@ def _no_space(directory: Path) -> StoreUnavailable:
 def _process(task: str, directory: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(_PROCESS), task, str(directory)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603
+
+
+def _unreadable(directory: Path, spec: CollectionSpec, why: str) -> StoreUnavailable:
+    return shortage_in(directory.parent.name, why) or _damaged(directory, spec, f"its files cannot be read ({why})")
 
 
 def _damaged(directory: Path, spec: CollectionSpec, why: str) -> CollectionDamaged:

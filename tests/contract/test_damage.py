@@ -3,13 +3,14 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from indexing.documents import EVERYTHING
-from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict
+from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, StoreUnavailable
 from indexing.store.base import CollectionSpec, Retrieval, SparseVector
 from indexing.store.directory import CollectionsDirectory
 from indexing.store.embedded import EmbeddedStore
@@ -299,6 +300,46 @@ async def test_a_mended_shard_serves_without_a_restart(tmp_path: Path) -> None:
         await store.info("hurt")
     (shard / "aside").rename(version)
     assert await passages(store, "hurt") == 40
+    assert await store.damaged() == []
+    await store.close()
+
+
+@contextmanager
+def files_left(count: int) -> Iterator[None]:
+    """Inside, this process can open so many more files."""
+    import resource  # not in Windows
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(int(file.name) for file in Path("/dev/fd").iterdir()) + 1, limits[1])
+    )
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(taken[0]))
+        for _ in range(count):
+            os.close(taken.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for file in taken:
+            os.close(file)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no limit of files")
+@pytest.mark.parametrize("left", range(2))
+async def test_a_process_that_may_open_no_more_files_damages_nothing(tmp_path: Path, left: int) -> None:
+    """Its collections need not be made anew, and serve once there are files again."""
+    await closed(tmp_path)
+    store = EmbeddedStore(tmp_path)
+    assert await passages(store, "well") == 40
+    for refused in (lambda: passages(store, "hurt"), lambda: store.create("new", LINEAGE)):
+        with files_left(left), pytest.raises(StoreUnavailable, match="open") as raised:
+            await refused()
+        assert not isinstance(raised.value, CollectionDamaged)
+    assert await passages(store, "hurt") == 40
+    await store.create("new", LINEAGE)
     assert await store.damaged() == []
     await store.close()
 
