@@ -198,9 +198,11 @@ class Attempt:
         except BaseException as exc:
             await self.end(exc)
             raise
-        self._tokens = reply.tokens
+        # Whoever reads a prompt reads a token: a server that counts none has not counted, and `end` estimates.
+        self._tokens = reply.tokens if reply.tokens != TokenCount() else None
         if isinstance(reply, Reply):
             self._pieces = [reply.text]
+            self._text_tokens = tokens_of(reply.text) + tokens_of_calls(reply.calls)
             self._tell({"gen_ai.response.model": reply.model, "gen_ai.response.finish_reasons": (reply.finish_reason,)})
         await self.end(requests=1 if isinstance(reply, Reply) else reply.requests)
         return reply

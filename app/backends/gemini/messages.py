@@ -191,12 +191,13 @@ def _tokens(chunk: GenerateContentResponse) -> TokenCount | None:
     usage = chunk.usage_metadata
     if usage is None:
         return None
-    return TokenCount(
+    tokens = TokenCount(
         input=usage.prompt_token_count or 0,
         cached=usage.cached_content_token_count or 0,
         output=usage.candidates_token_count or 0,
         thinking=usage.thoughts_token_count or 0,
     )
+    return None if min(tokens.input, tokens.cached or 0, tokens.output, tokens.thinking) < 0 else tokens
 
 
 def _text(candidate: Candidate) -> str:

@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 from uuid import uuid4
 
 import msgspec
@@ -164,25 +164,34 @@ def _closed(schema: Any) -> bool:
 
 
 def counted(usage: object) -> TokenCount | None:
-    """The tokens of a call, with thinking taken out of the completion; None where the server reports none.
+    """The tokens of a call, with thinking taken out of the completion; None where the server reports none, or what
+    cannot be: then they are estimated, and no budget is spent without being seen.
 
-    As leniently as servers write: a count that is missing or no number is 0, and no reply is lost for it.
+    As leniently as servers write: one of two counts may be missing, and so may the details.
     """
-    if not isinstance(usage, Mapping) or not usage.keys() & {"prompt_tokens", "completion_tokens"}:
+    if not isinstance(usage, Mapping):
+        return None
+    counts = [usage[name] for name in ("prompt_tokens", "completion_tokens") if usage.get(name) is not None]
+    if not counts or not all(map(_is_count, counts)):
         return None
     prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    thinking = _count(completion, "reasoning_tokens")
+    thinking = count_in(completion, "reasoning_tokens")
     return TokenCount(
-        input=_count(usage, "prompt_tokens"),
-        cached=_count(prompt, "cached_tokens"),
-        output=max(0, _count(usage, "completion_tokens") - thinking),
+        input=count_in(usage, "prompt_tokens"),
+        cached=count_in(prompt, "cached_tokens"),
+        output=max(0, count_in(usage, "completion_tokens") - thinking),
         thinking=thinking,
     )
 
 
-def _count(counts: object, name: str) -> int:
+def count_in(counts: object, name: str) -> int:
+    """The count of that name; 0 where there is none, or what cannot be one."""
     value = counts.get(name) if isinstance(counts, Mapping) else None
-    return int(value) if isinstance(value, int | float) and 0 <= value < MAX_COUNT else 0
+    return int(value) if _is_count(value) else 0
+
+
+def _is_count(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and 0 <= value < MAX_COUNT
 
 
 class FunctionReply(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from app.backends.base import Probed, Relevance, RerankerOnly, tokens_of_pairs
+from app.backends.openai_compatible.messages import count_in
 from app.backends.openai_compatible.wire import Body, Wire
 from app.backends.settings import BackendSettings, Dialect
 from app.backends.status import NoSuchRoute, unreadable
@@ -209,14 +210,9 @@ def _read(reply: tuple[_Rank, ...] | _Ranks) -> tuple[Sequence[_Rank], TokenCoun
         return reply, None, 1
     usage = reply.usage if isinstance(reply.usage, Mapping) else {}
     meta = reply.meta if isinstance(reply.meta, Mapping) else {}
-    read = _count(usage, "total_tokens") or _count(meta.get("tokens"), "input_tokens")
-    searches = _count(meta.get("billed_units"), "search_units")
+    read = count_in(usage, "total_tokens") or count_in(meta.get("tokens"), "input_tokens")
+    searches = count_in(meta.get("billed_units"), "search_units")
     return reply.results or reply.data, TokenCount(input=read) if read else None, max(1, searches)
-
-
-def _count(counts: object, name: str) -> int:
-    value = counts.get(name) if isinstance(counts, Mapping) else None
-    return int(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0
 
 
 def _log_odds(chance: float) -> float:

@@ -5,9 +5,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from app.backends.attempt import Guard, Outcome, Release, Terms, begin
-from app.backends.base import Reply
+from app.backends.base import Reply, tokens_of
 from app.domain import TokenCount
 from app.errors import Overloaded, UpstreamUnavailable
 from tests.fakes.adapters import TOKENS
@@ -69,6 +70,16 @@ async def test_everything_is_given_back_before_it_is_booked() -> None:
     assert await attempt.whole(lambda within_s: asyncio.sleep(0, REPLY)) is REPLY
     assert concerns.story == ["meter", "slot", "meter ok", "slot ok", "meter booked"]
     assert [outcome.tokens for outcome in concerns.outcomes] == [TOKENS, TOKENS]
+
+
+async def test_a_reply_whose_tokens_nobody_counted_is_estimated() -> None:
+    """Else no budget would see it: the whole prompt, and the text that came."""
+    concerns = Concerns()
+    attempt = await begin("gemma", [concerns.guard("meter")], terms(), lambda: 0.0, 5)
+    await attempt.whole(lambda within_s: asyncio.sleep(0, replace(REPLY, tokens=TokenCount())))
+    (outcome,) = concerns.outcomes
+    assert outcome.tokens is None
+    assert outcome.estimate == TokenCount(input=10, output=tokens_of(REPLY.text))
 
 
 async def test_every_guard_learns_how_it_ended() -> None:

@@ -157,6 +157,15 @@ async def test_tokens_told_after_the_ending_are_counted() -> None:
         assert (await streamed(b.gemini, asking()))[-1].tokens == TokenCount(input=5, output=1)
 
 
+async def test_counts_below_zero_are_none() -> None:
+    """They would lower what was spent."""
+    usage = {"promptTokenCount": 5, "candidatesTokenCount": -1}
+    candidate = {"content": {"parts": [{"text": "Yes"}]}, "finishReason": "STOP"}
+    async with bench() as b:
+        b.server.canned.append(document({"candidates": [candidate], "usageMetadata": usage}))
+        assert (await b.gemini.complete(asking(), PLENTY_S)).tokens == TokenCount()
+
+
 async def test_thoughts_are_not_part_of_the_answer() -> None:
     """Parts that are marked as thoughts are left out of the text."""
     parts = [

@@ -85,10 +85,17 @@ async def test_a_list_of_parts_is_streamed() -> None:
 
 @pytest.mark.parametrize(
     "usage",
-    [{"prompt_tokens": "7", "completion_tokens": None}, [], "none", {"prompt_tokens": -1}, {"prompt_tokens": 1e300}],
+    [
+        {"prompt_tokens": "7", "completion_tokens": None},
+        [],
+        "none",
+        {"prompt_tokens": -1},
+        {"prompt_tokens": 1e300},
+        {"prompt_tokens": 7, "completion_tokens": -5},
+    ],
 )
 async def test_no_text_is_lost_for_an_odd_usage(usage: Any) -> None:
-    """What is no count counts nothing."""
+    """What cannot be counted so is taken for not counted."""
     with serving({**reply("Yes."), "usage": usage}) as adapter:
         whole = await adapter.complete(asking(), TIMEOUT_S)
         await adapter.aclose()
