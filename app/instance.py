@@ -30,7 +30,8 @@ _PROBE_S = 2.0
 
 
 _OURS = re.compile(
-    r"index|jobs|snapshots|quarantine|huggingface|\w+\.sqlite3(-\w+)?|audit\.jsonl(\.\d)?|(service|calibration|benchmarks)\.json|\.service\.json\.\d+"
+    r"index|jobs|snapshots|quarantine|huggingface|lock|\w+\.sqlite3(-\w+)?|audit\.jsonl(\.\d)?"
+    r"|(service|calibration|trust|benchmarks)\.json|\.service\.json\.\d+"
 )
 """What Winnow puts into its home."""
 
@@ -53,7 +54,6 @@ def make_private(home: Path) -> None:
             log.warning("others may be able to read it", path=str(path), reason=exc.strerror)
 
 
-@lru_cache(64)  # each request asks about its client and about the host that it names
 def ensure_home(home: Path) -> None:
     """Create the home if missing, for its owner alone. Raises ConfigError."""
     ensure_directory(home)
@@ -71,6 +71,7 @@ def ensure_directory(directory: Path) -> Path:
     return directory
 
 
+@lru_cache(64)  # each request asks about its client and about the host that it names
 def is_loopback(host: str) -> bool:
     """127.0.0.0/8, ::1, their IPv4-mapped forms, and the names that RFC 6761 keeps for them."""
     name = host.lower().rstrip(".")

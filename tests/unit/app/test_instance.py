@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from app.errors import ConfigError
-from app.instance import announce, announced, ensure_directory, find_service, make_private, presence_at, withdraw
+from app.instance import (
+    announce,
+    announced,
+    ensure_directory,
+    ensure_home,
+    find_service,
+    make_private,
+    presence_at,
+    withdraw,
+)
 from tests.fakes.http_server import answering
 
 
@@ -44,13 +53,24 @@ def test_a_home_of_an_earlier_version_is_closed_to_others(tmp_path: Path, shared
     for directory in ("index", "quarantine"):
         (home / directory).mkdir(parents=True)
         (home / directory).chmod(0o755)
-    (home / "manifest.sqlite3-wal").touch(0o644)
+    for file in ("manifest.sqlite3-wal", "trust.json", "lock"):
+        (home / file).touch(0o644)
     if shared:
         (home / "my letters").mkdir(0o755)
     home.chmod(0o755)
     make_private(home)
-    expected = {"home": 0o700, "index": 0o700, "quarantine": 0o700, "manifest.sqlite3-wal": 0o600}
+    expected = {"home": 0o700, "index": 0o700, "quarantine": 0o700}
+    expected |= {"manifest.sqlite3-wal": 0o600, "trust.json": 0o600, "lock": 0o600}
     assert modes(home) == ({**expected, "home": 0o755, "my letters": 0o755} if shared else expected)
+
+
+def test_a_home_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    """By the next service of the same process, too."""
+    home = tmp_path / "home"
+    for _ in range(2):
+        ensure_home(home)
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+        home.rmdir()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
