@@ -138,4 +138,6 @@ class Accounts:
         return parse_span(since, until, self._moment())
 
     def _moment(self) -> datetime:
+        if self._shared and not self._opened:  # by a command, which has not asked the database for the time yet
+            self.ledger.peek()
         return datetime.fromtimestamp(self._now(), UTC)

@@ -195,8 +195,9 @@ class SharedLedger:
             if version is None:
                 yield None
                 return
-            db.script(f"BEGIN ISOLATION LEVEL REPEATABLE READ; {EARLIER.get(version, '')}; SET TRANSACTION READ ONLY")
+            begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ; {EARLIER.get(version, '')}; SET TRANSACTION READ ONLY"
             try:
+                db.script(begin)  # fails half-way where a migration has ended since, and given the columns of the view
                 yield db
             finally:
                 db.script("ROLLBACK")

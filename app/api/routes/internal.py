@@ -1,4 +1,5 @@
-"""For the command line of the same user on the same machine, which sends the token from the home directory.
+"""For the command line of the same user on the same machine, which sends the token from the home directory; and for one
+elsewhere that shares the database, which sends the secret of the replica that writes.
 
 No key will do instead: these routes read and write files of this machine.
 """

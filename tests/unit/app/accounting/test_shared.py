@@ -15,6 +15,7 @@ from app.accounting.shared import MARGIN_S, MIGRATIONS, SharedLedger
 from app.backends.settings import BudgetSettings, KeyBudget
 from app.domain import TokenCount
 from app.errors import BudgetExceeded, ConfigError
+from indexing.errors import StoreUnavailable
 from indexing.postgres import Database, DatabaseAway
 from tests.fakes.money import BACKENDS, GEMINI, Desk, Time, record
 from tests.fakes.postgres import Postgres
@@ -209,6 +210,33 @@ async def test_whoever_only_reads_leaves_an_earlier_ledger_as_it_is(
         assert db.execute("SELECT version FROM parts WHERE part='ledger'").fetchone() == (version,)
     database.close()
     reader.close()
+
+
+async def test_a_ledger_that_changes_under_a_reader_fails_it_once(database_url: str, tmp_path: Path) -> None:
+    """It saw the earlier version, and then its view meets a new column; the connection is good for the next look."""
+    database, reader = Database(database_url), Database(database_url, migrates=False)
+    database.prepare("ledger", MIGRATIONS)
+    accounts = Accounts(tmp_path, BACKENDS, BudgetSettings(), database=reader)
+    with database.connected() as db:
+        db.execute("UPDATE parts SET version=1 WHERE part='ledger'")
+        with pytest.raises(StoreUnavailable, match="SQLSTATE 42701"):
+            accounts.usage()
+        db.execute("UPDATE parts SET version=? WHERE part='ledger'", (len(MIGRATIONS),))
+    assert accounts.usage().total.calls == 0
+    database.close()
+    reader.close()
+
+
+async def test_a_report_ends_now_by_the_clock_of_the_database(
+    database_url: str, tmp_path: Path, replica: Callable[..., Replica]
+) -> None:
+    """A command on a machine whose clock is behind would miss the latest calls."""
+    one = replica()
+    await book(one, record(time.time()))
+    behind = Replica(database_url, tmp_path, BudgetSettings(), None, -2 * 86_400.0)
+    assert b"".join(behind.accounts.export()).count(b"\n") == 1
+    assert behind.accounts.usage().total.calls == 1
+    behind.close()
 
 
 async def test_a_newer_ledger_keeps_an_older_service_from_starting(replica: Callable[..., Replica]) -> None:
