@@ -20,7 +20,7 @@ import structlog
 
 from app.errors import WinnowError
 from indexing.concurrency import BackgroundTasks, Resource
-from indexing.errors import IndexBusy
+from indexing.errors import IndexBusy, StoreUnavailable
 from indexing.postgres import Database, Part
 from indexing.writer import HELD, PART, PostgresTables, Writer, WriterLock, holder, writer_in
 
@@ -155,7 +155,11 @@ class Replicas:
 
     async def _give_way(self) -> None:
         """Raises IndexBusy while another replica has the lock, or will soon have it again; see GRACE_S."""
-        writer, held = await self._database.run(lambda db: (writer_in(db), holder(db)), PART)
+        try:
+            writer, held = await self._database.run(lambda db: (writer_in(db), holder(db)), PART)
+        except StoreUnavailable:
+            self._free_since = None  # the database is away again, and so is the time that the writer had
+            raise
         if held is not None:
             self._free_since = None
             raise IndexBusy(HELD)

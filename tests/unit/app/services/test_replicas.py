@@ -8,7 +8,7 @@ import pytest
 
 from app.services.replicas import Replicas
 from indexing.errors import IndexBusy, StoreUnavailable
-from indexing.postgres import Database
+from indexing.postgres import Database, DatabaseAway
 from indexing.writer import HELD, WriterLock
 from tests.fakes.postgres import Postgres
 
@@ -93,6 +93,29 @@ async def test_a_writer_that_does_not_come_back_is_replaced(postgres: Postgres, 
         cut(postgres, database_url)
         await standby.lock.get()
         assert standby.writes
+    await standby.close()
+    database.close()
+
+
+async def test_a_database_that_comes_and_goes_gives_the_writer_its_time_anew(
+    postgres: Postgres, database_url: str
+) -> None:
+    """It may be there for a moment before it fails again: the writer had no chance to take its place."""
+    database = Database(database_url)
+    standby = Replicas(database, None, grace_s=0.2)
+    async with writing(database_url):
+        cut(postgres, database_url)
+        with pytest.raises(IndexBusy, match="has lost the database"):
+            await standby.lock.get()
+        postgres.stop()
+        try:
+            with pytest.raises(DatabaseAway):
+                await standby.lock.get()
+            await asyncio.sleep(0.2)
+        finally:
+            postgres.start()
+        with pytest.raises(IndexBusy, match="has lost the database"):
+            await standby.lock.get()
     await standby.close()
     database.close()
 
