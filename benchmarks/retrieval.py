@@ -77,7 +77,7 @@ def main() -> int:
     """Measure and judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--sets", nargs="*", help="names as in the table; all by default")
+    parser.add_argument("--sets", nargs="*", choices=[s.name for s in SETS], metavar="SET", help="all by default")
     parser.add_argument("--home", type=Path, help="keep the index here")
     parser.add_argument("--queries", type=int, default=0, help="only the first so many queries of each set")
     parser.add_argument("--passages", type=int, default=0, help="only so many passages of each corpus")
