@@ -8,7 +8,7 @@ from app.backends.base import ChatRequest, Message
 from app.domain import TokenCount
 from app.errors import UpstreamTimeout
 from app.ranking.models import LABELS, candidate_of
-from app.ranking.prompts import blank_prompts, grade_prompt, judge_request, order_request, window_request
+from app.ranking.prompts import BLANKS, grade_prompt, judge_request, order_request, window_request
 from benchmarks import rerank_cascade
 from benchmarks.harm import ATTACKS, JUDGES, Making, Trial
 from benchmarks.rerank_data import Bm25Index, RerankSet, Task, task_of
@@ -167,7 +167,7 @@ def test_reader_recognises_what_is_shown() -> None:
         assert [one.id for one in seen] == [c.passage.id for c in task.candidates]
         assert [int(one.name) for one in seen] == list(range(12, 0, -1))
     assert [one.id for one in reader.read(grade_prompt(task.query, texts[5], FENCE)[-1].content)] == ["p005"]
-    assert not any(reader.read(blank[-1].content) for blank in blank_prompts(task.query, FENCE))
+    assert not any(reader.read(grade_prompt(task.query, blank, FENCE)[-1].content) for blank in BLANKS)
 
 
 def test_lines_of_a_passage_are_one() -> None:
@@ -223,7 +223,7 @@ def test_labels_of_a_perfect_judge() -> None:
 def test_blanks_show_the_bias_of_labels() -> None:
     """Without a passage, what a judge says is its bias: none if it has none, else the same for every blank."""
     task = make_task(size=4)
-    [blank, other] = blank_prompts(task.query, FENCE)
+    blank, other = (grade_prompt(task.query, blank, FENCE) for blank in BLANKS)
     assert judge_of(task, NONE).first_tokens(blank, LABELS) == [-math.log(4)] * 4
     biased = judge_of(task, Noise(label_bias=1.0))
     assert biased.first_tokens(blank, LABELS) == biased.first_tokens(other, LABELS) != [-math.log(4)] * 4
