@@ -9,8 +9,8 @@ from indexing.store.seal import replace_file
 
 OPTIMIZE_FROM = 20_000
 """Points without a graph that make building one worth it; and at least a tenth of all, up to `_MOST_WITHOUT_GRAPH`."""
-_MOST_WITHOUT_GRAPH = 1.75
-"""Times as many make it worth one however many there are: 35,000, which take 175 MB of memory."""
+_MOST_WITHOUT_GRAPH = 1.5
+"""Times as many make it worth one however many there are: 30,000, which take 150 MB of memory."""
 
 _REPLACED = 0.1
 """Of `OPTIMIZE_FROM`, and half of the points: so many that were replaced or deleted make a build worth it, too. Each
