@@ -71,6 +71,26 @@ def copy_with_holes(source: str, target: str) -> None:
     shutil.copystat(source, target)
 
 
+def sync_directory(directory: Path) -> None:
+    """Make what was made, renamed or deleted in it reach the disk. Windows does that by itself."""
+    if os.name == "posix":
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sync_tree(directory: Path) -> None:
+    """Make all that lies under it reach the disk. Raises OSError."""
+    for path in (directory, *directory.rglob("*")):
+        if path.is_dir():
+            sync_directory(path)
+        else:
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+
+
 def _next_data(descriptor: int, offset: int) -> int | None:
     """Where the next bytes are that are no hole; None if there are none."""
     try:

@@ -198,8 +198,7 @@ class Attempt:
         except BaseException as exc:
             await self.end(exc)
             raise
-        # Whoever reads a prompt reads a token: a server that counts none has not counted, and `end` estimates.
-        self._tokens = reply.tokens if reply.tokens != TokenCount() else None
+        self._note_tokens(reply.tokens)
         if isinstance(reply, Reply):
             self._pieces = [reply.text]
             self._text_tokens = tokens_of(reply.text) + tokens_of_calls(reply.calls)
@@ -222,7 +221,7 @@ class Attempt:
             self._pieces.append(delta.text)
             if delta.finish_reason is not None:
                 self._tell({"gen_ai.response.finish_reasons": (delta.finish_reason,)})
-        self._tokens = delta.tokens or self._tokens
+        self._note_tokens(delta.tokens)
 
     async def end(self, failure: BaseException | None = None, *, requests: int = 1) -> None:
         """Give everything back and book it. None: the whole reply is there."""
@@ -245,6 +244,11 @@ class Attempt:
         # Everything is given back before anything is awaited: a slot is not held while a call is being booked.
         rest = [work for release in self._releases if (work := release(outcome)) is not None]
         await finish(_each(rest))
+
+    def _note_tokens(self, tokens: TokenCount | None) -> None:
+        """Whoever reads a prompt reads a token: a server that counts none has not counted, and `end` estimates."""
+        if tokens != TokenCount():
+            self._tokens = tokens or self._tokens
 
     def _tell(self, attributes: Attributes) -> None:
         if self._span is not None:

@@ -94,15 +94,18 @@ class ExportedEmbedder:
         graph = core.read_model(directory / GRAPH)
         cores = Cores(_usable_cores())
         self._lanes = {lane: _LaneModel(core, graph, tokenizer, export, lane, cores) for lane in NICENESS}
-        self._tokenizer_file = str(directory / TOKENIZER)
+        self._tokenizer = tokenizer
         self.dimension, self.max_tokens = export.dimension, export.max_tokens
 
     @cached_property
     def _tokens(self) -> TextTokens:
-        """Only for whoever cuts texts: a search without a service does not pay for a second copy of the tokeniser."""
+        """Only for whoever cuts texts: a search without a service does not pay for a second copy of the tokeniser.
+
+        Made of the first one, since by now the file may be gone, or another.
+        """
         from tokenizers import Tokenizer
 
-        return TextTokens(Tokenizer.from_file(self._tokenizer_file))
+        return TextTokens(Tokenizer.from_str(self._tokenizer.to_str()))
 
     @property
     def model_id(self) -> str:

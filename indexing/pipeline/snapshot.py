@@ -31,7 +31,7 @@ import msgspec
 import numpy as np
 
 from indexing.concurrency import finish
-from indexing.disk import DiskGuard, disk_error
+from indexing.disk import DiskGuard, disk_error, sync_directory
 from indexing.documents import EVERYTHING, from_payload, to_payload
 from indexing.errors import Conflict, NotFound, StoreUnavailable
 from indexing.pipeline.context import PipelineContext, live_lineage
@@ -397,13 +397,3 @@ def file_errors(path: Path) -> Iterator[None]:
         raise disk_error(exc, f"{path} cannot be read or written") from exc
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as exc:
         raise StoreUnavailable(f"{path} is not a snapshot of Winnow, or is damaged") from exc
-
-
-def sync_directory(directory: Path) -> None:
-    """Make a rename in it reach the disk. Windows does that by itself."""
-    if os.name == "posix":
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

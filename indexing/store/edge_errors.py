@@ -15,8 +15,9 @@ _PANICS = "pyo3_runtime"
 """The module of the exception that a panic becomes. It is no Exception, and cannot be imported."""
 
 _SHORTAGES = {
-    errno.EMFILE: "this process has as many files open as it may (ulimit -n); let it have more",
+    # Before EMFILE: its words begin with those of that.
     errno.ENFILE: "the system has as many files open as it may (fs.file-max); let it have more",
+    errno.EMFILE: "this process has as many files open as it may (ulimit -n); let it have more",
     errno.ENOMEM: "the system gives no more memory for its files (vm.max_map_count, and limits of memory)",
 }
 

@@ -20,6 +20,7 @@ from uuid import UUID
 import numpy as np
 import qdrant_edge as edge
 
+from indexing.disk import sync_directory
 from indexing.documents import EVERYTHING, Audience, Candidate, Passage, from_payload
 from indexing.filters import DateRange, Filter, NumberRange
 from indexing.settings import StoreSettings
@@ -326,6 +327,7 @@ class EdgeShard:
         for path in (self._directory / _LOG).iterdir():
             with suppress(FileNotFoundError), path.open("r+b") as file:  # the engine renames them
                 os.fsync(file.fileno())
+        sync_directory(self._directory / _LOG)
 
     def close(self) -> None:
         _RECENT.forget(self._number)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from indexing.disk import DiskGuard, copy_with_holes
+from indexing.disk import DiskGuard, copy_with_holes, sync_tree
 from indexing.errors import CollectionDamaged, StoreUnavailable
 from indexing.settings import StoreSettings
 from indexing.store import edge_layout
@@ -72,8 +72,10 @@ class GraphBuild:
                         switched = switch(Generation(self._directory, self._spec, self._disk, better))
                 finally:
                     shard.forget_changes()
-        except BaseException:
+        except BaseException as exc:
             self._discard(better)
+            if isinstance(exc, OSError) and self._live.retired:  # the files went with the collection
+                raise Retired from exc
             raise
         if not switched:
             self._discard(better)
@@ -108,6 +110,8 @@ class GraphBuild:
         self._go_on()
         if code != 0:
             raise self._failed(errors[-500:])
+        # The shard that this is a copy of is soon deleted: a power cut must not take both.
+        sync_tree(self._directory)
 
     def _load(self, shard: EdgeShard) -> EdgeShard:
         with self._engine_of_the_copy():

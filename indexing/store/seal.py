@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from indexing.disk import sync_directory
+
 _SEAL, _IN_USE = "sealed.json", "in-use"
 MARKS = (_SEAL, _IN_USE)
 """What a copy of a shard must leave behind."""
@@ -83,12 +85,7 @@ def replace_file(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    if os.name == "posix":  # the rename itself must reach the disk
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    sync_directory(path.parent)
 
 
 def _cut_off(growing: dict[str, int], now: dict[str, tuple[int, int]]) -> str:

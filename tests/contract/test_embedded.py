@@ -207,6 +207,27 @@ async def test_optimizing_switches_generations(tmp_path: Path) -> None:
     await store.close()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a directory has no handle there")
+async def test_a_build_is_on_the_disk_before_it_is_switched_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the names of its files: the shard that it replaces is deleted, and a power cut must not take both."""
+    synced, sync = set(), os.fsync
+
+    def noted(file: int) -> None:
+        synced.add(os.fstat(file).st_ino)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    store = EmbeddedStore(tmp_path, optimize_from=200)
+    await store.create("docs", SPEC)
+    await store.upsert("docs", [point(f"d{i}") for i in range(200)])
+    synced.clear()
+    await store.optimize("docs")
+    built = tmp_path / "collections" / "docs" / (await store.info("docs")).generation
+    parts = [part for name in ("segments", "wal") for part in (built / name, *(built / name).rglob("*"))]
+    assert [part for part in parts if part.stat().st_ino not in synced] == []
+    await store.close()
+
+
 async def test_a_build_that_the_engine_found_needless_is_not_repeated(tmp_path: Path) -> None:
     """It makes no graph of few short vectors: only as many new ones make another try worth it, after a restart too."""
     store = EmbeddedStore(tmp_path, optimize_from=200)

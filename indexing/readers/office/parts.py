@@ -1,4 +1,4 @@
-"""What Word, Excel and PowerPoint have share: charts and diagrams, equations (OMML) as one line close to TeX, and the
+"""What Word, Excel and PowerPoint share: charts and diagrams, equations (OMML) as one line close to TeX, and the
 characters of the fonts Symbol and Wingdings, which put signs in the places of letters.
 """
 

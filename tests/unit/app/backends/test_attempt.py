@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from app.backends.attempt import Guard, Outcome, Release, Terms, begin
-from app.backends.base import Reply, tokens_of
+from app.backends.base import Delta, Reply, tokens_of
 from app.domain import TokenCount
 from app.errors import Overloaded, UpstreamUnavailable
 from tests.fakes.adapters import TOKENS
@@ -80,6 +80,20 @@ async def test_a_reply_whose_tokens_nobody_counted_is_estimated() -> None:
     (outcome,) = concerns.outcomes
     assert outcome.tokens is None
     assert outcome.estimate == TokenCount(input=10, output=tokens_of(REPLY.text))
+
+
+async def test_a_stream_whose_tokens_nobody_counted_is_estimated() -> None:
+    """As a whole reply is; zeros do not replace what the server has counted before."""
+    concerns = Concerns()
+    attempt = await begin("gemma", [concerns.guard("meter")], terms(), lambda: 0.0, 5)
+    attempt.note(Delta(text=REPLY.text, finish_reason="stop", tokens=TokenCount()))
+    await attempt.end()
+    counted = await begin("gemma", [concerns.guard("meter")], terms(), lambda: 0.0, 5)
+    counted.note(Delta(text=REPLY.text, tokens=TOKENS))
+    counted.note(Delta(text="", finish_reason="stop", tokens=TokenCount()))
+    await counted.end()
+    assert [outcome.tokens for outcome in concerns.outcomes] == [None, TOKENS]
+    assert concerns.outcomes[0].estimate == TokenCount(input=10, output=tokens_of(REPLY.text))
 
 
 async def test_every_guard_learns_how_it_ended() -> None:

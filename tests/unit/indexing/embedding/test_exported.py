@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,14 @@ def test_texts_are_cut_and_counted_alike(exported: ExportedEmbedder, original: S
     assert (exported.model_id, exported.dimension, exported.max_tokens) == ("all-MiniLM-L6-v2", 384, 254)
     assert (original.dimension, original.max_tokens) == (384, 254)
     assert [exported.token_spans(text) for text in TEXTS] == [original.token_spans(text) for text in TEXTS]
+
+
+def test_texts_are_cut_without_the_file_of_the_tokeniser(exported: ExportedEmbedder, tmp_path: Path) -> None:
+    """A cache may be emptied while a service runs that has not cut a text yet."""
+    copy = shutil.copytree(next(EXPORTS.glob(f"*/{EXPORT}")).parent, tmp_path / "export")
+    embedder = ExportedEmbedder(copy, SETTINGS)
+    shutil.rmtree(copy)
+    assert embedder.token_spans("Where do penguins live?")[0] == (0, 5)
 
 
 def test_a_call_has_texts_of_about_one_length() -> None:
