@@ -375,12 +375,13 @@ class Server(uvicorn.Server):
         """Why the command line does not find the service, as it was logged; "" once it could find it."""
 
     async def serve(self, sockets: list[socket] | None = None) -> None:
-        """Own the index and the ledger, then serve until told to stop."""
+        """Read the keys, own the index and the ledger, then serve until told to stop. Raises ConfigError, IndexBusy."""
         ensure_home(self._services.settings.index.home)
         _allow_files(self._services.settings.service.max_connections)
         share_arenas()
         with self.capture_signals():
             await self._services.hold_home()
+            await asyncio.to_thread(self._services.access.open)  # here a failure is a line, and there a traceback
             if self._services.replicas is not None and sockets:
                 self._services.replicas.listens(*sockets[0].getsockname()[:2])
             await self._services.store.get()

@@ -226,4 +226,6 @@ def _content(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as exc:
         why = getattr(exc, "strerror", None) or "it is not text"
-        raise ConfigError(f"the file of the admin's key, {path}, cannot be read: {why}") from exc
+        raise ConfigError(
+            f"the file of the admin's key, {path}, cannot be read: {why}; WINNOW_ADMIN_KEY_FILE names it"
+        ) from exc

@@ -173,8 +173,10 @@ class Replicas:
             )
 
     async def _announce(self) -> None:
-        lock, url = self.lock.opened, await self.own_url()
-        if lock is not None and url and not self._announced:
+        lock = self.lock.opened
+        if lock is None or self._announced:
+            return
+        if url := await self.own_url():
             await asyncio.to_thread(lock.announce, Writer(url, self.secret))
             self._announced = True
             log.info("the other replicas hand on to this one", url=url)

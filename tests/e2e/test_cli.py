@@ -139,6 +139,19 @@ def test_an_order_that_names_nobody_is_status_2(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"WINNOW_ADMIN_KEY": "short"}, "WINNOW_ADMIN_KEY must have"),
+        ({"WINNOW_ADMIN_KEY_FILE": "missing"}, "WINNOW_ADMIN_KEY_FILE names it"),
+    ],
+)
+def test_keys_that_cannot_be_read_are_status_2(tmp_path: Path, settings: dict[str, str], line: str) -> None:
+    """The service does not start, and says why in one line."""
+    status, _, err = winnow(tmp_path, "serve", "--port", "0", **settings)
+    assert (status, err.count("\n"), line in err) == (2, 1, True), err
+
+
 @pytest.mark.slow
 def test_money_without_a_service(tmp_path: Path) -> None:
     """Usage and its export read the ledger; an estimate needs nothing; none of them makes a file."""

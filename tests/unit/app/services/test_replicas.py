@@ -137,6 +137,17 @@ async def test_a_replica_does_not_wait_for_itself_or_for_one_that_ended(
     database.close()
 
 
+async def test_a_replica_that_does_not_write_announces_nothing() -> None:
+    """So it asks the database for nothing, which may be away while it starts."""
+    database = Database("postgresql://winnow@127.0.0.1:9/none")
+    replicas = Replicas(database, None)
+    replicas.listens("0.0.0.0", 9)  # noqa: S104
+    (announcing,) = replicas._tasks._tasks
+    await announcing
+    await replicas.close()
+    database.close()
+
+
 async def test_an_older_replica_leaves_the_lock_to_those_who_can_write(database_url: str) -> None:
     """One that could not write the tables of a newer one would keep all others from writing."""
     database = Database(database_url)
