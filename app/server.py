@@ -375,7 +375,10 @@ class Server(uvicorn.Server):
         """Why the command line does not find the service, as it was logged; "" once it could find it."""
 
     async def serve(self, sockets: list[socket] | None = None) -> None:
-        """Read the keys, own the index and the ledger, then serve until told to stop. Raises ConfigError, IndexBusy."""
+        """Read the keys, own the index and the ledger, then serve until told to stop.
+
+        Raises ConfigError, IndexBusy, StoreBusy.
+        """
         ensure_home(self._services.settings.index.home)
         _allow_files(self._services.settings.service.max_connections)
         share_arenas()

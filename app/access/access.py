@@ -18,7 +18,7 @@ from app.backends.settings import KeyBudget
 from app.config.settings import AccessSettings
 from app.domain import ANONYMOUS, SCOPES, Caller
 from app.errors import ConfigError, NotAuthenticated, WinnowError
-from indexing.errors import StoreUnavailable
+from indexing.errors import StoreBusy, StoreUnavailable
 from indexing.postgres import Database, clock_of
 
 REFRESH_S = 0.25
@@ -70,13 +70,17 @@ class Access:
         self._reloading: asyncio.Future[None] | None = None
 
     def open(self) -> None:
-        """Read the keys. Blocks. Raises ConfigError: a service that cannot tell its callers apart does not start."""
+        """Read the keys. Blocks. Raises ConfigError: a service that cannot tell its callers apart does not start; and
+        StoreBusy where that passes by itself, as while the database is away.
+        """
         try:
             self._admin = _admin_digest(self._settings)
         except ConfigError:
             self.keyed = True
             raise
         self.load()
+        if isinstance(self._failure, StoreBusy):
+            raise self._failure
         if self._failure is not None:
             raise ConfigError(str(self._failure)) from self._failure
 
@@ -168,7 +172,7 @@ class Access:
     async def _reload(self) -> None:
         try:
             await asyncio.to_thread(self.open if self._looked_at is None else self.load)
-        except ConfigError:
+        except (ConfigError, StoreBusy):
             log.exception("the keys cannot be read: nobody is let in")
         finally:
             self._looked_at = self._clock()

@@ -162,3 +162,11 @@ async def test_keys_end_by_the_clock_of_the_database(database_url: str, ahead_s:
         assert [identify(access, given).key for given in (token, ending)] == ["ci", "ends"]
     for database in databases:
         database.close()
+
+
+async def test_a_service_that_starts_while_the_database_is_away_may_be_started_again() -> None:
+    """No setting is wrong: the status of the command says that another start is worth it (`deploy/allinone.py`)."""
+    database = Database("postgresql://winnow@127.0.0.1:9/none")
+    with pytest.raises(DatabaseAway, match="cannot be reached"):
+        Access(Path("/nowhere"), AccessSettings(), database=database).open()
+    database.close()
