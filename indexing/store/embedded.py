@@ -478,13 +478,21 @@ class EmbeddedStore:
                 continue
 
     def _with_shard_alone(self, name: str, work: Callable[[EdgeShard], R]) -> R:
+        """What has been written is on the disk when it returns: the engine itself waits for the disk only when it
+        flushes.
+        """
         while True:
             entry = self._find(name)
             try:
                 with entry.writing, entry.generation.use() as shard:
-                    return work(shard)
+                    result = work(shard)
+                    shard.sync_log()
+                    return result
             except Retired:
                 continue
+            except FileNotFoundError:
+                if self._entries.get(name) is entry:
+                    raise  # else it was dropped meanwhile
 
     async def _read(self, name: str, work: Callable[[EdgeShard], R]) -> R:
         return await self._in_reader(self._with_shard, name, work)

@@ -124,6 +124,28 @@ async def test_writes_survive_a_kill(tmp_path: Path) -> None:
     await store.close()
 
 
+def inodes_of_the_log(root: Path) -> set[int]:
+    return {part.stat().st_ino for part in root.glob("collections/docs/*/wal/open-*")}
+
+
+async def test_a_write_is_on_the_disk_once_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut would take it away, while the manifest says that it is there."""
+    synced, sync = set[int](), os.fsync
+
+    def noted(file: int) -> None:
+        synced.add(os.fstat(file).st_ino)
+        sync(file)
+
+    store = EmbeddedStore(tmp_path)
+    await store.create("docs", SPEC)
+    monkeypatch.setattr(os, "fsync", noted)
+    for write in (store.upsert("docs", [point("a"), point("b")]), store.delete_documents("docs", ["a"])):
+        synced.clear()
+        await write
+        assert inodes_of_the_log(tmp_path) <= synced
+    await store.close()
+
+
 async def test_half_made_collection_is_forgotten(tmp_path: Path) -> None:
     """A directory without a single file, left by a kill, is no collection and stands in nobody's way."""
     (tmp_path / "collections" / "docs" / "0123456789ab" / "segments").mkdir(parents=True)
@@ -166,9 +188,11 @@ async def test_closing_lets_go(tmp_path: Path) -> None:
 async def test_a_full_disk_stops_writing_only(tmp_path: Path) -> None:
     """Creating, writing, rebuilding and optimising raise DiskFull before they touch anything; reading goes on."""
     disk = DiskGuard(tmp_path, 0)
-    store = EmbeddedStore(tmp_path, optimize_from=2, disk=disk)
+    store = EmbeddedStore(tmp_path)  # which builds no graph of two points before the disk is full
     await store.create("docs", SPEC)
     await store.upsert("docs", [point("d1"), point("d2")])
+    await store.close()
+    store = EmbeddedStore(tmp_path, optimize_from=2, disk=disk)
     disk.reserve_bytes = 2 * disk.free()
     for refused in (
         store.create("more", SPEC),
