@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from indexing.disk import MB, DiskGuard, disk_error
+from indexing.disk import MB, DiskGuard, disk_error, sync_tree
 from indexing.documents import Audience, Passage
 from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, StoreUnavailable, WinnowError
 from indexing.memory import available_bytes
@@ -317,14 +317,17 @@ class EmbeddedStore:
     def _finish_rebuild(self, name: str, generation: str) -> None:
         if generation not in self._family(name) or generation == name:
             raise CollectionNotFound(generation)
-        with self._find(generation).writing, self._table:
-            built = self._entry(generation)
-            before = self._entries.get(name)
-            entry = _Entry(self._files, name, built.spec, built.generation, live=True)
-            entry.save()
-            self._entries[name] = entry
-            del self._entries[generation]
-            self._damaged.pop(name, None)
+        built = self._find(generation)
+        with built.writing:
+            sync_tree(built.generation.directory)  # what it replaces is deleted next
+            with self._table:
+                built = self._entry(generation)
+                before = self._entries.get(name)
+                entry = _Entry(self._files, name, built.spec, built.generation, live=True)
+                entry.save()
+                self._entries[name] = entry
+                del self._entries[generation]
+                self._damaged.pop(name, None)
         if built.unbuilt:  # what would have tried again knows it by the name that it had
             self._try_later(entry, built.unbuilt)
         if before is not None:

@@ -252,6 +252,28 @@ async def test_a_build_is_on_the_disk_before_it_is_switched_to(tmp_path: Path, m
     await store.close()
 
 
+async def test_a_rebuild_is_on_the_disk_before_it_is_switched_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All its files: what was there before is deleted."""
+    synced, sync = set[int](), os.fsync
+
+    def noted(file: int) -> None:
+        synced.add(os.fstat(file).st_ino)
+        sync(file)
+
+    store = EmbeddedStore(tmp_path)
+    await store.create("docs", SPEC)
+    fresh = await store.begin_rebuild("docs", SPEC)
+    await store.upsert(fresh, [point("a")])
+    monkeypatch.setattr(os, "fsync", noted)
+    await store.finish_rebuild("docs", fresh)
+    built = tmp_path / "collections" / "docs" / (await store.info("docs")).generation
+    parts = [part for name in ("segments", "wal") for part in (built / name, *(built / name).rglob("*"))]
+    assert [part for part in parts if part.stat().st_ino not in synced] == []
+    await store.close()
+
+
 async def test_a_build_that_the_engine_found_needless_is_not_repeated(tmp_path: Path) -> None:
     """It makes no graph of few short vectors: only as many new ones make another try worth it, after a restart too."""
     store = EmbeddedStore(tmp_path, optimize_from=200)
