@@ -124,21 +124,33 @@ async def test_writes_survive_a_kill(tmp_path: Path) -> None:
     await store.close()
 
 
-def inodes_of_the_log(root: Path) -> set[int]:
-    return {part.stat().st_ino for part in root.glob("collections/docs/*/wal/open-*")}
-
-
-async def test_a_write_is_on_the_disk_once_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a power cut would take it away, while the manifest says that it is there."""
+def inodes_synced(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """What the disk is made to take from now on."""
     synced, sync = set[int](), os.fsync
 
     def noted(file: int) -> None:
         synced.add(os.fstat(file).st_ino)
         sync(file)
 
+    monkeypatch.setattr(os, "fsync", noted)
+    return synced
+
+
+def not_synced(built: Path, synced: set[int]) -> list[Path]:
+    """The engine's files and directories among those of a generation."""
+    parts = [part for name in ("segments", "wal") for part in (built / name, *(built / name).rglob("*"))]
+    return [part for part in parts if part.stat().st_ino not in synced]
+
+
+def inodes_of_the_log(root: Path) -> set[int]:
+    return {part.stat().st_ino for part in root.glob("collections/docs/*/wal/open-*")}
+
+
+async def test_a_write_is_on_the_disk_once_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut would take it away, while the manifest says that it is there."""
     store = EmbeddedStore(tmp_path)
     await store.create("docs", SPEC)
-    monkeypatch.setattr(os, "fsync", noted)
+    synced = inodes_synced(monkeypatch)
     for write in (store.upsert("docs", [point("a"), point("b")]), store.delete_documents("docs", ["a"])):
         synced.clear()
         await write
@@ -234,21 +246,14 @@ async def test_optimizing_switches_generations(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="a directory has no handle there")
 async def test_a_build_is_on_the_disk_before_it_is_switched_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the names of its files: the shard that it replaces is deleted, and a power cut must not take both."""
-    synced, sync = set(), os.fsync
-
-    def noted(file: int) -> None:
-        synced.add(os.fstat(file).st_ino)
-        sync(file)
-
-    monkeypatch.setattr(os, "fsync", noted)
+    synced = inodes_synced(monkeypatch)
     store = EmbeddedStore(tmp_path, optimize_from=200)
     await store.create("docs", SPEC)
     await store.upsert("docs", [point(f"d{i}") for i in range(200)])
     synced.clear()
     await store.optimize("docs")
     built = tmp_path / "collections" / "docs" / (await store.info("docs")).generation
-    parts = [part for name in ("segments", "wal") for part in (built / name, *(built / name).rglob("*"))]
-    assert [part for part in parts if part.stat().st_ino not in synced] == []
+    assert not_synced(built, synced) == []
     await store.close()
 
 
@@ -256,21 +261,14 @@ async def test_a_rebuild_is_on_the_disk_before_it_is_switched_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All its files: what was there before is deleted."""
-    synced, sync = set[int](), os.fsync
-
-    def noted(file: int) -> None:
-        synced.add(os.fstat(file).st_ino)
-        sync(file)
-
     store = EmbeddedStore(tmp_path)
     await store.create("docs", SPEC)
     fresh = await store.begin_rebuild("docs", SPEC)
     await store.upsert(fresh, [point("a")])
-    monkeypatch.setattr(os, "fsync", noted)
+    synced = inodes_synced(monkeypatch)
     await store.finish_rebuild("docs", fresh)
     built = tmp_path / "collections" / "docs" / (await store.info("docs")).generation
-    parts = [part for name in ("segments", "wal") for part in (built / name, *(built / name).rglob("*"))]
-    assert [part for part in parts if part.stat().st_ino not in synced] == []
+    assert not_synced(built, synced) == []
     await store.close()
 
 
